@@ -1,0 +1,5 @@
+//! Configuration, kernel overlay over rtnetlink, daemon, API: everything around the dataplane that may wait.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod netns;

@@ -1,0 +1,3 @@
+//! The `vxdp` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Types that the XDP programs and userspace share.
+#![no_std]

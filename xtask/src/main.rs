@@ -1,0 +1,2 @@
+//! Developer and operator commands; one file per command.
+fn main() {}
