@@ -1,0 +1,10 @@
+//! The kernel's forwarding state as the fast path needs it: rows and next hops in, table changes out.
+//!
+//! The kernel is the one source of truth in both modes.
+//! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
+//! may carry it, [`nexthop`] keeps the resolution of each VTEP.
+//! Nothing here does I/O.
+
+pub mod fdb;
+pub mod message;
+pub mod nexthop;
