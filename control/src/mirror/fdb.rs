@@ -29,33 +29,18 @@ pub struct TargetChange {
     pub target: Option<Target>,
 }
 
-/// What one event asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing that the fast path would notice.
-    Same,
-    /// A new target.
-    Changed(TargetChange),
-    /// The event does not tell whether a VTEP was replaced or appended: the fast path lets go of the MAC
-    /// (`change`, if it had it), and the kernel must be asked for the first VTEP of the row.
-    Ask {
-        /// The MAC to ask for.
-        mac: MacAddr,
-        /// Its loss of a target, if it had one.
-        change: Option<TargetChange>,
-    },
-}
-
-/// The VTEPs of one MAC, as far as they matter.
+/// The tunnel row of one MAC, as far as it matters.
+///
+/// A unicast MAC has one VTEP: the kernel appends further ones only to multicast and all-zero rows
+/// (`vxlan_fdb_update_existing`, `drivers/net/vxlan/vxlan_core.c`), so a report of another VTEP is a
+/// move or a replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tunnel {
     /// No row.
     None,
-    /// One VTEP, with the device's VNI and UDP port.
-    One(IpAddr),
-    /// A second VTEP was reported beside `old`; whether it took its place is being asked.
-    Unsure { old: IpAddr, new: IpAddr },
-    /// Several VTEPs, a next-hop group, or another VNI, UDP port or device: the kernel's business.
+    /// A VTEP, with the device's VNI and UDP port.
+    Vtep(IpAddr),
+    /// A next-hop group, or another VNI, UDP port or device: the kernel's business.
     Special,
 }
 
@@ -127,25 +112,25 @@ impl Fdb {
         let entry = self.entries.get(&mac)?;
         let bridge_port = entry.bridge.filter(|(_, life)| *life == Life::Dynamic).map(|(port, _)| port);
         let vtep = match entry.tunnel {
-            Tunnel::One(vtep) if entry.tunnel_life == Life::Dynamic => Some(vtep),
+            Tunnel::Vtep(vtep) if entry.tunnel_life == Life::Dynamic => Some(vtep),
             _ => None,
         };
         (bridge_port.is_some() || vtep.is_some()).then_some(Ageing { bridge_port, vtep })
     }
 
     /// A bridge row appeared or changed.
-    pub fn bridge_row(&mut self, row: &BridgeRow) -> Outcome {
+    pub fn bridge_row(&mut self, row: &BridgeRow) -> Option<TargetChange> {
         // A row of a VLAN-aware bridge says nothing of untagged frames; such overlays stay in the kernel.
         if row.vlan.is_some() {
-            return Outcome::Same;
+            return None;
         }
         self.update(row.mac, |entry| entry.bridge = Some((row.port, row.life)))
     }
 
     /// A bridge row went.
-    pub fn bridge_row_gone(&mut self, row: &BridgeRow) -> Outcome {
+    pub fn bridge_row_gone(&mut self, row: &BridgeRow) -> Option<TargetChange> {
         if row.vlan.is_some() {
-            return Outcome::Same;
+            return None;
         }
         self.update(row.mac, |entry| {
             if entry.bridge.is_some_and(|(port, _)| port == row.port) {
@@ -155,79 +140,26 @@ impl Fdb {
     }
 
     /// A tunnel row appeared or changed.
-    pub fn tunnel_row(&mut self, row: &TunnelRow) -> Outcome {
+    pub fn tunnel_row(&mut self, row: &TunnelRow) -> Option<TargetChange> {
         if row.device != self.vxlan || row.mac.is_zero() {
-            return Outcome::Same;
+            return None;
         }
-        let plain = self.is_plain(row);
-        let old = self.entries.get(&row.mac).map_or(Tunnel::None, |entry| entry.tunnel);
-        let new = match (old, row.vtep) {
-            (_, None) => Tunnel::Special,
-            (Tunnel::None, Some(vtep)) if plain => Tunnel::One(vtep),
-            (Tunnel::One(old), Some(vtep)) if plain && old == vtep => Tunnel::One(old),
-            // The kernel reports a moved MAC, a replaced row and an appended VTEP by the same message.
-            (Tunnel::One(old), Some(new)) if plain => Tunnel::Unsure { old, new },
-            (Tunnel::Unsure { old, .. }, Some(new)) if plain => Tunnel::Unsure { old, new },
-            (Tunnel::Special, Some(_)) | (_, Some(_)) => Tunnel::Special,
+        let tunnel = match row.vtep {
+            Some(vtep) if self.is_plain(row) => Tunnel::Vtep(vtep),
+            _ => Tunnel::Special,
         };
-        let change = self.update(row.mac, |entry| {
-            entry.tunnel = new;
+        self.update(row.mac, |entry| {
+            entry.tunnel = tunnel;
             entry.tunnel_life = row.life;
-        });
-        match (new, change) {
-            (Tunnel::Unsure { .. }, Outcome::Changed(change)) => {
-                Outcome::Ask { mac: row.mac, change: Some(change) }
-            }
-            (Tunnel::Unsure { .. }, _) => Outcome::Ask { mac: row.mac, change: None },
-            (_, change) => change,
-        }
+        })
     }
 
-    /// A tunnel row, or one VTEP of it, went.
-    pub fn tunnel_row_gone(&mut self, row: &TunnelRow) -> Outcome {
+    /// A tunnel row went.
+    pub fn tunnel_row_gone(&mut self, row: &TunnelRow) -> Option<TargetChange> {
         if row.device != self.vxlan || row.mac.is_zero() {
-            return Outcome::Same;
+            return None;
         }
-        let Some(entry) = self.entries.get(&row.mac) else { return Outcome::Same };
-        let (new, ask) = match (entry.tunnel, row.vtep) {
-            (Tunnel::One(vtep), gone) if gone.is_none() || gone == Some(vtep) => (Tunnel::None, false),
-            (Tunnel::Unsure { old, new }, Some(gone)) if gone == old => (Tunnel::One(new), false),
-            (Tunnel::Unsure { old, new }, Some(gone)) if gone == new => (Tunnel::One(old), false),
-            // One of several went: what is left must be asked.
-            (Tunnel::Special, _) => (Tunnel::Special, true),
-            (kept, _) => (kept, false),
-        };
-        match self.update(row.mac, |entry| entry.tunnel = new) {
-            Outcome::Changed(change) if ask => Outcome::Ask { mac: row.mac, change: Some(change) },
-            _ if ask => Outcome::Ask { mac: row.mac, change: None },
-            outcome => outcome,
-        }
-    }
-
-    /// The kernel's answer about `mac`: the first VTEP of its row, or `None` where it has no row.
-    ///
-    /// A row whose first VTEP is the new one was replaced; an appended VTEP stands behind the old one
-    /// (`vxlan_fdb_append` adds at the tail, `drivers/net/vxlan/vxlan_core.c`).
-    pub fn answered(&mut self, mac: MacAddr, first: Option<&TunnelRow>) -> Outcome {
-        let Some(entry) = self.entries.get(&mac) else { return Outcome::Same };
-        let tunnel = match (entry.tunnel, first) {
-            (_, None) => Tunnel::None,
-            (Tunnel::Unsure { new, .. }, Some(row)) if row.vtep == Some(new) && self.is_plain(row) => {
-                Tunnel::One(new)
-            }
-            (Tunnel::Unsure { .. } | Tunnel::Special, Some(_)) => Tunnel::Special,
-            (known, Some(_)) => known,
-        };
-        self.update(mac, |entry| entry.tunnel = tunnel)
-    }
-
-    /// The end of a dump into a fresh table: two VTEPs reported for one MAC are two, none was replaced.
-    pub fn dumped(&mut self) {
-        for entry in self.entries.values_mut() {
-            if matches!(entry.tunnel, Tunnel::Unsure { .. }) {
-                entry.tunnel = Tunnel::Special;
-            }
-        }
+        self.update(row.mac, |entry| entry.tunnel = Tunnel::None)
     }
 
     /// What changes for the fast path when this table takes the place of `old`.
@@ -244,11 +176,11 @@ impl Fdb {
             && row.via.is_none_or(|via| via == 0)
     }
 
-    fn update(&mut self, mac: MacAddr, change: impl FnOnce(&mut Entry)) -> Outcome {
+    fn update(&mut self, mac: MacAddr, change: impl FnOnce(&mut Entry)) -> Option<TargetChange> {
         let entry = self.entries.entry(mac).or_default();
         change(entry);
         let target = match (entry.bridge, entry.tunnel) {
-            (Some((port, _)), Tunnel::One(vtep)) if port == self.vxlan => Some(Target::Vtep(vtep)),
+            (Some((port, _)), Tunnel::Vtep(vtep)) if port == self.vxlan => Some(Target::Vtep(vtep)),
             // The bridge's own addresses are permanent rows on its ports and on itself.
             (Some((port, life)), _) if port != self.vxlan && life != Life::Permanent => {
                 Some(Target::Port(port))
@@ -259,7 +191,7 @@ impl Fdb {
         if entry.bridge.is_none() && entry.tunnel == Tunnel::None {
             self.entries.remove(&mac);
         }
-        if before == target { Outcome::Same } else { Outcome::Changed(TargetChange { mac, target }) }
+        (before != target).then_some(TargetChange { mac, target })
     }
 }
 
@@ -297,9 +229,9 @@ mod tests {
 
     fn known() -> Fdb {
         let mut fdb = fdb();
-        assert_eq!(fdb.tunnel_row(&tunnel(ip(22))), Outcome::Same);
+        assert_eq!(fdb.tunnel_row(&tunnel(ip(22))), None);
         let change = TargetChange { mac: MAC, target: Some(Target::Vtep(ip(22))) };
-        assert_eq!(fdb.bridge_row(&bridge(VXLAN)), Outcome::Changed(change));
+        assert_eq!(fdb.bridge_row(&bridge(VXLAN)), Some(change));
         fdb
     }
 
@@ -307,8 +239,8 @@ mod tests {
     fn a_remote_needs_both_its_rows() {
         let mut fdb = known();
         let gone = TargetChange { mac: MAC, target: None };
-        assert_eq!(fdb.bridge_row_gone(&bridge(VXLAN)), Outcome::Changed(gone));
-        assert_eq!(fdb.tunnel_row_gone(&tunnel(ip(22))), Outcome::Same);
+        assert_eq!(fdb.bridge_row_gone(&bridge(VXLAN)), Some(gone));
+        assert_eq!(fdb.tunnel_row_gone(&tunnel(ip(22))), None);
         assert!(fdb.is_empty());
     }
 
@@ -322,40 +254,25 @@ mod tests {
         ] {
             let mut fdb = fdb();
             fdb.bridge_row(&bridge(VXLAN));
-            assert_eq!(fdb.tunnel_row(&special), Outcome::Same, "{special:?}");
+            assert_eq!(fdb.tunnel_row(&special), None, "{special:?}");
             assert_eq!(fdb.target(MAC), None);
         }
     }
 
     #[test]
-    fn a_replaced_vtep_is_used_once_the_kernel_confirms_it() {
+    fn a_replaced_vtep_takes_the_place_of_the_old_one() {
         let mut fdb = known();
-        let gone = Some(TargetChange { mac: MAC, target: None });
-        assert_eq!(fdb.tunnel_row(&tunnel(ip(23))), Outcome::Ask { mac: MAC, change: gone });
         let moved = TargetChange { mac: MAC, target: Some(Target::Vtep(ip(23))) };
-        assert_eq!(fdb.answered(MAC, Some(&tunnel(ip(23)))), Outcome::Changed(moved));
-    }
-
-    #[test]
-    fn an_appended_vtep_makes_the_mac_the_kernels_business_until_it_is_single_again() {
-        let mut fdb = known();
-        fdb.tunnel_row(&tunnel(ip(23)));
-        assert_eq!(fdb.answered(MAC, Some(&tunnel(ip(22)))), Outcome::Same);
-        assert_eq!(fdb.target(MAC), None);
-        assert_eq!(fdb.tunnel_row_gone(&tunnel(ip(23))), Outcome::Ask { mac: MAC, change: None });
-        // One answer cannot prove that a single VTEP is left: the next dump does.
-        assert_eq!(fdb.answered(MAC, Some(&tunnel(ip(22)))), Outcome::Same);
-        assert_eq!(fdb.target(MAC), None);
-        assert_eq!(fdb.answered(MAC, None), Outcome::Same);
+        assert_eq!(fdb.tunnel_row(&tunnel(ip(23))), Some(moved));
     }
 
     #[test]
     fn a_mac_that_moves_to_a_container_port_leaves_the_tunnel() {
         let mut fdb = known();
         let moved = TargetChange { mac: MAC, target: Some(Target::Port(8)) };
-        assert_eq!(fdb.bridge_row(&BridgeRow { port: 8, ..bridge(VXLAN) }), Outcome::Changed(moved));
+        assert_eq!(fdb.bridge_row(&BridgeRow { port: 8, ..bridge(VXLAN) }), Some(moved));
         // The row of the port it left is reported gone after that of the port it came to.
-        assert_eq!(fdb.bridge_row_gone(&bridge(VXLAN)), Outcome::Same);
+        assert_eq!(fdb.bridge_row_gone(&bridge(VXLAN)), None);
         assert_eq!(fdb.target(MAC), Some(Target::Port(8)));
     }
 
@@ -363,20 +280,8 @@ mod tests {
     fn the_bridges_own_addresses_are_no_targets() {
         let mut fdb = fdb();
         let own = BridgeRow { port: BRIDGE, life: Life::Permanent, ..bridge(0) };
-        assert_eq!(fdb.bridge_row(&own), Outcome::Same);
+        assert_eq!(fdb.bridge_row(&own), None);
         assert_eq!(fdb.target(MAC), None);
-    }
-
-    #[test]
-    fn two_vteps_in_a_dump_are_two() {
-        let mut fresh = fdb();
-        fresh.bridge_row(&bridge(VXLAN));
-        fresh.tunnel_row(&tunnel(ip(22)));
-        fresh.tunnel_row(&tunnel(ip(23)));
-        fresh.dumped();
-        assert_eq!(fresh.changes_since(&known()), [TargetChange { mac: MAC, target: None }]);
-        assert_eq!(fresh.answered(MAC, Some(&tunnel(ip(23)))), Outcome::Same);
-        assert_eq!(fresh.target(MAC), None);
     }
 
     #[test]
@@ -399,7 +304,7 @@ mod tests {
     #[test]
     fn the_flood_list_is_nobodys_target() {
         let mut fdb = fdb();
-        assert_eq!(fdb.tunnel_row(&TunnelRow { mac: MacAddr::ZERO, ..tunnel(ip(22)) }), Outcome::Same);
+        assert_eq!(fdb.tunnel_row(&TunnelRow { mac: MacAddr::ZERO, ..tunnel(ip(22)) }), None);
         assert!(fdb.is_empty());
     }
 }
