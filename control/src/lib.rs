@@ -4,3 +4,4 @@
 pub mod config;
 pub mod mirror;
 pub mod netns;
+pub mod watch;

@@ -1,0 +1,127 @@
+//! Netlink notifications of one namespace, in order and in bounded memory.
+//!
+//! What the reader does not take stays in the socket's receive buffer, and when that is full the kernel
+//! drops and says so (`ENOBUFS`): nothing queues up in this process.
+//! `rtnetlink`'s own multicast connection forwards into an unbounded channel, which a storm would fill.
+
+use std::io;
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::MulticastGroup;
+
+use crate::netns::Netns;
+
+/// Receive buffer of a watch, in bytes.
+///
+/// One notification occupies about 1 KiB of it, so this holds some eight thousand: a burst that the reader
+/// works off in milliseconds.
+/// Much less overflows on every larger change and costs a dump each time; much more only delays the moment
+/// at which a reader that cannot keep up is told.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// Room for one datagram; the kernel never sends larger ones to a reader that takes this much
+/// (`netlink_recvmsg`, `net/netlink/af_netlink.c`).
+const DATAGRAM: usize = 32 << 10;
+
+/// A subscription to a namespace's notifications.
+pub struct Watch {
+    socket: TokioSocket,
+    datagram: Vec<u8>,
+}
+
+/// What a watch reports.
+#[derive(Debug)]
+pub enum Notice {
+    /// Messages of one datagram, in the kernel's order.
+    Messages(Vec<RouteNetlinkMessage>),
+    /// Notifications were lost (`ENOBUFS`): everything known must be dumped again.
+    Overflow,
+}
+
+impl Watch {
+    /// Subscribes to `groups` in `namespace`.
+    pub fn open(namespace: &Netns, groups: &[MulticastGroup]) -> io::Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let socket = namespace.run(|| {
+            let _guard = runtime.enter();
+            let mut socket = TokioSocket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+            for group in groups {
+                socket.socket_mut().add_membership(*group as u32)?;
+            }
+            Ok(socket)
+        })?;
+        grow_receive_buffer(socket.socket_ref());
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Waits for the next notice. Cancelling the wait loses nothing.
+    pub async fn next(&mut self) -> io::Result<Notice> {
+        self.datagram.clear();
+        match self.socket.recv_from(&mut self.datagram).await {
+            Ok(_) => Ok(Notice::Messages(read(&self.datagram))),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Notice::Overflow),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Reads the messages of a datagram; what the parser does not know is left out.
+fn read(mut datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
+    let mut messages = Vec::new();
+    while let Some(length) = datagram.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
+        let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { break };
+        if let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) =
+            NetlinkMessage::deserialize(bytes)
+        {
+            messages.push(message);
+        }
+        // Messages are aligned to four bytes (`NLMSG_ALIGN`).
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    messages
+}
+
+/// Beyond the system's limit where we may, up to it where not; a smaller buffer only overflows earlier.
+fn grow_receive_buffer(socket: &netlink_sys::Socket) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    if forced.is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::{NetlinkHeader, NetlinkMessage};
+    use netlink_packet_route::neighbour::NeighbourMessage;
+
+    fn serialized() -> Vec<u8> {
+        let message = RouteNetlinkMessage::NewNeighbour(NeighbourMessage::default());
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), message.into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn every_message_of_a_datagram_is_read() {
+        assert_eq!(read(&serialized().repeat(3)).len(), 3);
+    }
+
+    #[test]
+    fn a_datagram_that_lies_about_its_length_is_read_as_far_as_it_goes() {
+        let mut bytes = serialized().repeat(2);
+        let second = bytes.len() / 2;
+        for length in [0u32, 3, 15, 1 << 20, u32::MAX] {
+            bytes[second..second + 4].copy_from_slice(&length.to_ne_bytes());
+            assert!(read(&bytes).len() <= 2);
+        }
+        assert!(read(&[1, 2]).is_empty());
+    }
+}
