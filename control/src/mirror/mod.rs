@@ -8,3 +8,4 @@
 pub mod fdb;
 pub mod message;
 pub mod nexthop;
+pub mod query;

@@ -1,0 +1,131 @@
+//! What the mirror asks of the kernel, and the few writes that keep the kernel's rows alive for it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use vxdp_dataplane::wire::MacAddr;
+
+use super::fdb::Ageing;
+use super::message::Row;
+use super::nexthop::Route;
+
+/// Dumps the rows of one family: [`AddressFamily::Bridge`] for bridges and vxlan devices, the IP families
+/// for neighbours.
+pub fn rows(handle: &Handle, family: AddressFamily) -> impl Stream<Item = Result<Row, Error>> + use<> {
+    let dump = handle.neighbours().get().set_address_family(family).execute();
+    dump.try_filter_map(|message| std::future::ready(Ok(Row::read(&message))))
+}
+
+/// Asks for the route that the kernel's own tunnel would take to `vtep`; `None` where there is none.
+pub async fn route_to(handle: &Handle, vtep: IpAddr) -> Result<Option<Route>, Error> {
+    let message = match vtep {
+        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build(),
+    };
+    let answer = handle.route().get(message).execute().try_next().await;
+    match answer {
+        Ok(answer) => Ok(answer.as_ref().and_then(read_route)),
+        // "No route" comes as an error: ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole).
+        Err(Error::NetlinkError(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_route(message: &RouteMessage) -> Option<Route> {
+    let (mut device, mut gateway, mut mtu) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(Route { device: device?, gateway, mtu })
+}
+
+/// Makes the kernel resolve `address` on `device` now and keep it resolved although it sends nothing there
+/// itself (`NTF_MANAGED`, `net/core/neighbour.c`; Linux 5.16).
+///
+/// A permanent entry is refused the flag with EINVAL, and needs no keeping.
+pub async fn keep_resolved(handle: &Handle, device: u32, address: IpAddr) -> Result<(), Error> {
+    let mut message = neighbour(device, address);
+    message.header.state = NeighbourState::None;
+    message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    request(handle, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
+}
+
+/// Ends [`keep_resolved`]: the entry stays, and ages like any other.
+pub async fn release(handle: &Handle, device: u32, address: IpAddr) -> Result<(), Error> {
+    let mut message = neighbour(device, address);
+    message.header.state = NeighbourState::None;
+    message.header.flags = NeighbourFlags::Use;
+    request(handle, RouteNetlinkMessage::NewNeighbour(message), NLM_F_REPLACE).await
+}
+
+fn neighbour(device: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.ifindex = device;
+    message.attributes.push(NeighbourAttribute::Destination(address.into()));
+    message
+}
+
+/// Tells the kernel that the learned rows of `mac` are in use, as a frame through it would.
+///
+/// `NTF_USE` refreshes without a notification (`fdb_add_entry` in `net/bridge/br_fdb.c`,
+/// `vxlan_fdb_update_existing` in `drivers/net/vxlan/vxlan_core.c`).
+pub async fn refresh(handle: &Handle, vxlan: u32, mac: MacAddr, ageing: Ageing) -> Result<(), Error> {
+    if let Some(port) = ageing.bridge_port {
+        let message = bridge_family(port, mac, NeighbourFlags::Controller);
+        request(handle, RouteNetlinkMessage::NewNeighbour(message), NLM_F_REPLACE).await?;
+    }
+    if let Some(vtep) = ageing.vtep {
+        let mut message = bridge_family(vxlan, mac, NeighbourFlags::Own);
+        message.attributes.push(NeighbourAttribute::Destination(match vtep {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        }));
+        request(handle, RouteNetlinkMessage::NewNeighbour(message), NLM_F_REPLACE).await?;
+    }
+    Ok(())
+}
+
+fn bridge_family(device: u32, mac: MacAddr, table: NeighbourFlags) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = device;
+    message.header.state = NeighbourState::Reachable;
+    message.header.flags = table | NeighbourFlags::Use;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+    message
+}
+
+async fn request(handle: &Handle, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    let mut answers = handle.clone().request(message)?;
+    while let Some(answer) = answers.next().await {
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+        {
+            return Err(Error::NetlinkError(error));
+        }
+    }
+    Ok(())
+}
