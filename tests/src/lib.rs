@@ -1,1 +1,39 @@
-//! The lab.
+//! The lab: hosts as namespaces on one machine, for the demo and for every test that needs a kernel.
+//!
+//! A [`Lab`] is a set of [`Host`]s joined by an underlay of veths. Each host has network, mount and UTS
+//! namespaces of its own, so that `/run/netns`, `/run/vxdp` and `/sys/fs/bpf` are the host's and two hosts
+//! run word for word the configurations that two machines would.
+//!
+//! ```text
+//!   h1: eth0 192.168.10.21 ──veth── eth0 192.168.10.22 :h2          (three and more: a bridge between)
+//!       netns c1, overlay, …            netns c2, overlay, …
+//! ```
+//!
+//! Nothing of a lab is visible in the machine's own network namespace. Everything goes when the [`Lab`] is
+//! dropped, after a panic too, and a lab whose process is killed is removed by its own hosts.
+#![forbid(unsafe_code)]
+
+mod capture;
+mod command;
+mod daemon;
+mod decode;
+mod host;
+mod lab;
+mod leftover;
+mod ping;
+mod place;
+mod report;
+mod traffic;
+mod wait;
+
+pub use capture::{Capture, Frame};
+pub use command::Outcome;
+pub use daemon::{Daemon, Mode, vxdp_binary};
+pub use decode::{Outer, describe};
+pub use host::Host;
+pub use lab::{Kept, KeptHost, Lab, LabBuilder, scenario};
+pub use leftover::Before;
+pub use ping::{Ping, Pinged, RoundTrip, RunningPing};
+pub use place::Place;
+pub use traffic::{tcp_transfer, udp_exchange};
+pub use wait::{catch_interrupts, interrupted, wait_until};

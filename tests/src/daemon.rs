@@ -1,0 +1,156 @@
+//! The real `vxdp`, running in a host of a lab.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::command::{self, Outcome};
+use crate::host::Host;
+
+/// Time given to the daemon for building its overlays, and for stopping, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What carries known unicast frames, as in `vxdp run --mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The kernel's vxlan device.
+    Kernel,
+}
+
+impl Mode {
+    /// As on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// A `vxdp run` in a host. Dropping it kills it, which leaves its overlay standing.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+/// The `vxdp` program: `$VXDP_BIN`, or the one that was built beside the running program.
+pub fn vxdp_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("VXDP_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe()?;
+    // Integration tests are one directory deeper than programs, in `deps`.
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join("vxdp")).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no `vxdp` beside {}; run `cargo build --package vxdp-control`", own.display())
+    })
+}
+
+impl Host {
+    /// Writes `config` to a file of the lab and returns its path.
+    pub fn write_config(&self, config: &str) -> Result<PathBuf> {
+        let path = self.dir().join(format!("{}.toml", self.name()));
+        std::fs::write(&path, config).with_context(|| format!("while writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Starts `vxdp run` and waits until it says that it is ready.
+    pub fn start_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
+        let (ready, mut daemon) = self.spawn_vxdp(config, mode)?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && !crate::interrupted() {
+            let mut buffer = [0; 4096];
+            // The socket's time limit makes this loop turn even when nothing comes.
+            if let Ok(length) = ready.recv(&mut buffer)
+                && buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+            {
+                return Ok(daemon);
+            }
+            if let Some(status) = daemon.child.try_wait()? {
+                bail!("`vxdp run` on {} ended with {status}:\n{}", self.name(), daemon.log_text());
+            }
+        }
+        bail!("`vxdp run` on {} does not become ready:\n{}", self.name(), daemon.log_text())
+    }
+
+    /// Starts `vxdp run` without waiting; the socket receives what it tells the service manager.
+    pub fn spawn_vxdp(&self, config: &Path, mode: Mode) -> Result<(UnixDatagram, Daemon)> {
+        let path = self.dir().join(format!("{}.notify", self.name()));
+        // Left over from an earlier run on this host.
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).with_context(|| path.display().to_string())?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let log = self.daemon_log();
+        let output = OpenOptions::new().create(true).append(true).open(&log)?;
+        let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
+        command.arg(config).args(["--mode", mode.as_str()]).env("NOTIFY_SOCKET", &path);
+        let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
+        Ok((socket, Daemon { child, log }))
+    }
+
+    /// Runs another `vxdp` command to its end.
+    pub fn vxdp(&self, words: &[&str]) -> Result<Outcome> {
+        let binary = vxdp_binary()?;
+        let program = binary.to_str().context("the path of vxdp is not UTF-8")?;
+        self.run(std::iter::once(program).chain(words.iter().copied()), PATIENCE)
+    }
+}
+
+fn redirect(command: &mut std::process::Command, output: File) -> Result<&mut std::process::Command> {
+    let errors = output.try_clone()?;
+    Ok(command.stdin(Stdio::null()).stdout(output).stderr(errors))
+}
+
+impl Daemon {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it logged, earlier runs on the same host included.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Stops it with SIGTERM and wants a clean exit in bounded time.
+    pub fn stop(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
+        match command::wait_bounded(&mut self.child, PATIENCE)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("vxdp ended with {status} on SIGTERM:\n{}", self.log_text()),
+            None => bail!("vxdp does not end on SIGTERM:\n{}", self.log_text()),
+        }
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let status = command::wait_bounded(&mut self.child, PATIENCE)?;
+        status.with_context(|| format!("vxdp runs on:\n{}", self.log_text()))
+    }
+
+    /// Leaves it running when the value goes.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Already gone after `stop` and `kill`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,233 @@
+//! A lab: its hosts, the underlay between them, and how all of it goes away.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::host::{self, Host};
+use crate::place::Place;
+use crate::report;
+use crate::wait::{POLL_INTERVAL, wait_until};
+
+/// Labs of this process so far; with the process id it makes their names unique.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Hosts joined by an underlay; everything goes when it is dropped.
+///
+/// Dropped by a panic, it first prints what a reader needs for understanding the failure: links, addresses,
+/// neighbours, forwarding tables and counters of each host, and the log of its daemon.
+#[derive(Debug)]
+pub struct Lab {
+    hosts: Vec<Host>,
+    // The namespace of the bridge that joins more than two hosts.
+    switch: Option<Host>,
+    name: String,
+    dir: TempDir,
+}
+
+/// How a lab shall look.
+#[derive(Debug, Clone)]
+pub struct LabBuilder {
+    name: String,
+    hosts: u8,
+    mtu: u32,
+}
+
+impl LabBuilder {
+    /// Number of hosts; default 2.
+    pub fn hosts(mut self, hosts: u8) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// MTU of the underlay in bytes; default 1500.
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// Builds the lab.
+    pub fn build(self) -> Result<Lab> {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vxdp-{}-{}-{number}", self.name, std::process::id());
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir()?;
+        let mut lab = Lab { hosts: Vec::new(), switch: None, name, dir };
+        for number in 1..=self.hosts {
+            lab.hosts.push(Host::start(&lab.name, lab.dir.path(), number)?);
+        }
+        lab.join_hosts(self.mtu).context("while building the underlay")?;
+        Ok(lab)
+    }
+}
+
+impl Lab {
+    /// A lab of two hosts whose files and processes carry `name`.
+    pub fn builder(name: &str) -> LabBuilder {
+        LabBuilder { name: name.to_owned(), hosts: 2, mtu: 1500 }
+    }
+
+    /// The lab's unique name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Directory of the lab's files; it goes with the lab.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Host `h1`.
+    pub fn h1(&self) -> &Host {
+        &self.hosts[0]
+    }
+
+    /// Host `h2`.
+    pub fn h2(&self) -> &Host {
+        &self.hosts[1]
+    }
+
+    /// Prints the state of every host to standard error.
+    pub fn report(&self) {
+        for host in &self.hosts {
+            eprintln!("{}", report::of_host(host));
+        }
+    }
+
+    /// Leaves the lab standing after the end of this process.
+    pub fn keep(mut self) -> Result<Kept> {
+        let mut hosts = Vec::new();
+        for host in self.hosts.iter_mut().chain(&mut self.switch) {
+            host.keep()?;
+            hosts.push(KeptHost {
+                name: host.name().to_owned(),
+                holder: host.holder(),
+                mounts: host.mounts().to_owned(),
+            });
+        }
+        self.dir.disable_cleanup(true);
+        Ok(Kept { name: self.name.clone(), dir: self.dir.path().to_owned(), hosts })
+    }
+
+    /// Two hosts share one veth pair; more are ports of a bridge in a namespace of its own.
+    fn join_hosts(&mut self, mtu: u32) -> Result<()> {
+        match self.hosts.as_slice() {
+            [] => bail!("a lab needs a host"),
+            [only] => {
+                only.exec(["ip", "link", "add", "eth0", "type", "dummy"])?;
+            }
+            [h1, h2] => {
+                h1.script(&format!("ip link add eth0 type veth peer name eth0 netns {}", h2.holder()))?;
+            }
+            hosts => {
+                let switch = Host::start(&self.name, self.dir.path(), 0)?;
+                switch.exec(["ip", "link", "add", "br0", "mtu", &mtu.to_string(), "up", "type", "bridge"])?;
+                for host in hosts {
+                    let (name, holder) = (host.name(), host.holder());
+                    switch.script(&format!(
+                        "ip link add {name} mtu {mtu} type veth peer name eth0 netns {holder}
+                         ip link set {name} master br0 up"
+                    ))?;
+                }
+                self.switch = Some(switch);
+            }
+        }
+        for host in &self.hosts {
+            host.configure_underlay(mtu)?;
+        }
+        for host in &self.hosts {
+            wait_until("eth0 has its carrier", Duration::from_secs(5), || {
+                Ok(host.exec(["ip", "link", "show", "eth0", "up"])?.contains("LOWER_UP"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report();
+        }
+        for host in self.hosts.iter_mut().chain(&mut self.switch) {
+            if !host.is_kept() {
+                host.end();
+            }
+        }
+    }
+}
+
+/// Runs `steps` in a lab of two hosts; an error is a panic that happens while the lab still stands, so that
+/// the lab reports its state.
+pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) {
+    let lab = Lab::builder(name).build().unwrap_or_else(|error| panic!("no lab: {error:#}"));
+    if let Err(error) = steps(&lab) {
+        panic!("{name}: {error:#}");
+    }
+}
+
+/// A lab that outlived the process that made it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// The lab's unique name.
+    pub name: String,
+    /// Directory of the lab's files.
+    pub dir: PathBuf,
+    /// Its hosts.
+    pub hosts: Vec<KeptHost>,
+}
+
+/// A host of a [`Kept`] lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeptHost {
+    /// `h1`, `h2`, …
+    pub name: String,
+    /// Process that keeps the namespaces.
+    pub holder: u32,
+    /// Identity of the host's mount namespace.
+    pub mounts: String,
+}
+
+impl Kept {
+    /// The host `name`, while it is there.
+    pub fn place(&self, name: &str) -> Result<Place> {
+        let Some(host) = self.hosts.iter().find(|host| host.name == name) else {
+            let known = self.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>();
+            bail!("no host `{name}` in this lab; there are {}", known.join(", "));
+        };
+        if host::mount_namespace(host.holder).as_deref() != Some(host.mounts.as_str()) {
+            bail!("host `{name}` is gone");
+        }
+        Ok(Place::of_host(&self.name, name, host.holder))
+    }
+
+    /// Ends every process of the lab, and with them the namespaces, and removes its files.
+    pub fn remove(&self) -> Result<()> {
+        for host in &self.hosts {
+            // A number that was given anew to a stranger is not ours.
+            if host::mount_namespace(host.holder).as_deref() == Some(host.mounts.as_str()) {
+                host::end_processes(&host.mounts);
+            }
+        }
+        let gone = |host: &KeptHost| host::mount_namespace(host.holder).as_deref() != Some(&host.mounts);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while !self.hosts.iter().all(gone) {
+            if std::time::Instant::now() > deadline {
+                bail!("a process of lab {} does not end", self.name);
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
