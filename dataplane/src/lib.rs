@@ -2,4 +2,9 @@
 //!
 //! Nothing here knows of tokio, netlink, configuration or logging, and nothing reads a clock per packet.
 
+mod drop_reason;
+mod packet;
 pub mod wire;
+
+pub use drop_reason::DropReason;
+pub use packet::{BATCH, Family, Ingress, Nanos, PortId, Slot, Verdict};
