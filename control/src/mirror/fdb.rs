@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
-use super::message::{BridgeRow, Life, TunnelRow};
+use super::message::{BridgeRow, Life, Row, TunnelRow};
 
 /// Where the fast path sends frames for a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,11 @@ impl Fdb {
     /// Whether no MAC has a row.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether the row's MAC has any row yet.
+    pub fn knows(&self, row: &Row) -> bool {
+        row.mac().is_some_and(|mac| self.entries.contains_key(&mac))
     }
 
     /// The fast path's target of `mac`.

@@ -91,6 +91,15 @@ impl Life {
 }
 
 impl Row {
+    /// The MAC that a forwarding row is about.
+    pub fn mac(&self) -> Option<MacAddr> {
+        match self {
+            Self::Bridge(row) => Some(row.mac),
+            Self::Tunnel(row) => Some(row.mac),
+            Self::Neighbour(_) => None,
+        }
+    }
+
     /// Reads a message; `None` for what no table of ours holds (multicast list entries, other families).
     pub fn read(message: &NeighbourMessage) -> Option<Self> {
         let fields = Fields::of(message);

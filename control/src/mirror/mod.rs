@@ -2,10 +2,11 @@
 //!
 //! The kernel is the one source of truth in both modes.
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
-//! may carry it, [`nexthop`] keeps the resolution of each VTEP.
-//! Nothing here does I/O.
+//! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
+//! Only [`query`] does I/O.
 
 pub mod fdb;
 pub mod message;
 pub mod nexthop;
 pub mod query;
+pub mod state;

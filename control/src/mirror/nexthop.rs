@@ -72,6 +72,11 @@ impl Nexthops {
         true
     }
 
+    /// Ends following a VTEP.
+    pub fn forget(&mut self, vtep: IpAddr) {
+        self.routes.remove(&vtep);
+    }
+
     /// The VTEPs followed.
     pub fn vteps(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.routes.keys().copied()
@@ -107,6 +112,16 @@ impl Nexthops {
             return Vec::new();
         }
         self.behind(row.address)
+    }
+
+    /// A fresh dump takes the place of the neighbour table; answers the VTEPs whose resolution changed.
+    pub fn neighbours_dumped(&mut self, rows: &[NeighbourRow]) -> Vec<IpAddr> {
+        let usable = rows.iter().filter(|row| row.device == self.underlay && row.valid);
+        let fresh = usable.filter_map(|row| Some((row.address, row.mac?))).collect();
+        let before: Vec<_> = self.vteps().map(|vtep| (vtep, self.resolve(vtep))).collect();
+        self.neighbours = fresh;
+        let moved = before.into_iter().filter(|(vtep, resolution)| self.resolve(*vtep) != *resolution);
+        moved.map(|(vtep, _)| vtep).collect()
     }
 
     /// What the fast path can do with `vtep`.
