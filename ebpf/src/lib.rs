@@ -1,2 +1,19 @@
-//! Types that the XDP programs and userspace share.
+//! What the XDP programs and userspace share: the maps' types, the verdicts, and the compiled object.
+//!
+//! The programs themselves are this crate's binary (`main.rs`), built for `bpfel-unknown-none` by
+//! `cargo xtask ebpf` and committed as `vxdp.bpf.o`, so that nobody else needs a BPF toolchain.
 #![no_std]
+
+mod tables;
+mod verdict;
+
+#[cfg(not(target_arch = "bpf"))]
+mod object;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use object::OBJECT;
+pub use tables::{
+    Address, Family, FdbKey, MAX_QUEUES, Overlay, OverlayKey, Place, Port, Row, Settings, TUNNEL_PORT_WORDS,
+    Vtep, map, program, tunnel_port_bit,
+};
+pub use verdict::Verdict;

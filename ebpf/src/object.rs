@@ -1,0 +1,10 @@
+//! The compiled programs, embedded.
+
+/// An ELF parser reads the object through aligned references; a plain `include_bytes!` may stand anywhere.
+#[repr(C, align(32))]
+struct Aligned<T: ?Sized>(T);
+
+static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!("../vxdp.bpf.o"));
+
+/// The ELF object with both XDP programs and their maps, little-endian BPF.
+pub static OBJECT: &[u8] = &ALIGNED.0;
