@@ -59,6 +59,7 @@ pub(crate) fn run(mut command: Command, timeout: Duration) -> Result<Outcome> {
     let (stdout, stderr) = (collect(stdout), collect(stderr));
     match status {
         Some(status) => Ok(Outcome { command: line, status, stdout, stderr }),
+        None if wait::interrupted() => bail!("interrupted during `{line}`"),
         None => bail!("`{line}` was stopped after {timeout:?}\n{stdout}{stderr}"),
     }
 }

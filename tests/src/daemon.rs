@@ -17,7 +17,7 @@ use crate::host::Host;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What carries known unicast frames, as in `vxdp run --mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// The kernel's vxlan device.
     Kernel,
@@ -55,9 +55,14 @@ pub fn vxdp_binary() -> Result<PathBuf> {
 impl Host {
     /// Writes `config` to a file of the lab and returns its path.
     pub fn write_config(&self, config: &str) -> Result<PathBuf> {
-        let path = self.dir().join(format!("{}.toml", self.name()));
+        let path = self.config_path();
         std::fs::write(&path, config).with_context(|| format!("while writing {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Where [`write_config`](Self::write_config) writes.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir().join(format!("{}.toml", self.name()))
     }
 
     /// Starts `vxdp run` and waits until it says that it is ready.
@@ -76,6 +81,9 @@ impl Host {
                 bail!("`vxdp run` on {} ended with {status}:\n{}", self.name(), daemon.log_text());
             }
         }
+        if crate::interrupted() {
+            bail!("interrupted while `vxdp run` starts on {}", self.name());
+        }
         bail!("`vxdp run` on {} does not become ready:\n{}", self.name(), daemon.log_text())
     }
 
@@ -90,6 +98,7 @@ impl Host {
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
         command.arg(config).args(["--mode", mode.as_str()]).env("NOTIFY_SOCKET", &path);
+        command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
         let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
         Ok((socket, Daemon { child, log }))
     }
@@ -98,7 +107,9 @@ impl Host {
     pub fn vxdp(&self, words: &[&str]) -> Result<Outcome> {
         let binary = vxdp_binary()?;
         let program = binary.to_str().context("the path of vxdp is not UTF-8")?;
-        self.run(std::iter::once(program).chain(words.iter().copied()), PATIENCE)
+        let mut command = self.command(std::iter::once(program).chain(words.iter().copied()));
+        command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
+        command::run(command, PATIENCE).with_context(|| format!("in {}", self.name()))
     }
 }
 

@@ -6,11 +6,13 @@ use std::ops::Deref;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::docker::Engine;
 use crate::place::{LAB_VARIABLE, Place};
 
 /// What the holder runs inside its fresh namespaces (`$1` host name, `$2` the lab's directory).
@@ -51,6 +53,7 @@ pub struct Host {
     dir: PathBuf,
     holder: Child,
     mounts: String,
+    docker: OnceLock<String>,
 }
 
 impl Host {
@@ -75,7 +78,7 @@ impl Host {
         }
         let mounts = mount_namespace(holder.id()).context("the holder is gone")?;
         let place = Place::of_host(lab, &name, holder.id());
-        Ok(Self { place, number, name, dir: dir.to_owned(), holder, mounts })
+        Ok(Self { place, number, name, dir: dir.to_owned(), holder, mounts, docker: OnceLock::new() })
     }
 
     /// `h1`, `h2`, …
@@ -151,6 +154,16 @@ impl Host {
     /// Identity of the mount namespace: every process of the host, containers included, is in it.
     pub(crate) fn mounts(&self) -> &str {
         &self.mounts
+    }
+
+    /// Makes this engine the one that `vxdp` asks on this host.
+    pub fn use_docker(&self, engine: &Engine) {
+        self.docker.get_or_init(|| engine.address().to_owned());
+    }
+
+    /// The engine of [`use_docker`](Self::use_docker), as in `DOCKER_HOST`.
+    pub(crate) fn docker_address(&self) -> Option<&str> {
+        self.docker.get().map(String::as_str)
     }
 
     /// Whether the host will outlive this process.

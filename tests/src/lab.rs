@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::host::{self, Host};
 use crate::place::Place;
 use crate::report;
-use crate::wait::{POLL_INTERVAL, wait_until};
+use crate::wait::{self, POLL_INTERVAL, wait_until};
 
 /// Labs of this process so far; with the process id it makes their names unique.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -157,6 +157,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             self.report();
         }
+        wait::ignore_interrupts();
         for host in self.hosts.iter_mut().chain(&mut self.switch) {
             if !host.is_kept() {
                 host.end();

@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static REMOVING: AtomicBool = AtomicBool::new(false);
 
 /// Turns SIGINT and SIGTERM into errors of whatever the lab waits for, so that an interrupted program unwinds
 /// and its labs are removed. To be called before any thread is started.
@@ -27,9 +28,14 @@ pub fn catch_interrupts() -> Result<()> {
     Ok(())
 }
 
-/// Whether SIGINT or SIGTERM has come since [`catch_interrupts`].
+/// Whether SIGINT or SIGTERM has come since [`catch_interrupts`], and nothing is being removed yet.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    INTERRUPTED.load(Ordering::Relaxed) && !REMOVING.load(Ordering::Relaxed)
+}
+
+/// From now on interrupts are ignored: something is being removed, and that has to come to its end.
+pub(crate) fn ignore_interrupts() {
+    REMOVING.store(true, Ordering::Relaxed);
 }
 
 /// Looks at `predicate` until it is true; an error after `timeout`, saying what was waited for.
