@@ -1,55 +1,17 @@
 //! The mirror's questions to a real kernel, in namespaces of their own.
 
+mod namespace;
+
 use std::net::IpAddr;
-use std::process::Command;
 
 use futures::TryStreamExt;
+use namespace::Host;
 use netlink_packet_route::AddressFamily;
 use vxdp_control::mirror::fdb::Ageing;
 use vxdp_control::mirror::message::{Life, Row};
 use vxdp_control::mirror::nexthop::Route;
 use vxdp_control::mirror::query;
-use vxdp_control::netns::Netns;
 use vxdp_dataplane::wire::MacAddr;
-
-/// A namespace of this test alone, removed when it ends.
-struct Host(String);
-
-impl Host {
-    fn new(name: &str) -> Self {
-        let name = format!("vxdp-mirror-{name}-{}", std::process::id());
-        run(&["ip", "netns", "add", &name]);
-        Self(name)
-    }
-
-    fn ip(&self, words: &str) {
-        run(&[&["ip", "-n", &self.0], words.split(' ').collect::<Vec<_>>().as_slice()].concat());
-    }
-
-    fn bridge(&self, words: &str) {
-        run(&[&["bridge", "-n", &self.0], words.split(' ').collect::<Vec<_>>().as_slice()].concat());
-    }
-
-    fn netns(&self) -> Netns {
-        Netns::named(&self.0).expect("the namespace was just made")
-    }
-
-    fn index(&self, device: &str) -> u32 {
-        let output = Command::new("ip").args(["-n", &self.0, "-o", "link", "show", device]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).split(':').next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-fn run(words: &[&str]) {
-    let output = Command::new(words[0]).args(&words[1..]).output().expect("the command starts");
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 fn underlay(host: &Host) -> u32 {
     host.ip("link add eth0 type veth peer name wire");
@@ -118,10 +80,7 @@ async fn a_next_hop_is_kept_resolved_until_it_is_released() {
     let hop = "192.168.10.22".parse().unwrap();
     query::keep_resolved(&handle, device, hop).await.unwrap();
     query::keep_resolved(&handle, device, hop).await.unwrap();
-    let show = || {
-        let output = Command::new("ip").args(["-n", &host.0, "neigh", "show"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let show = || host.output("ip", "neigh show");
     assert!(show().contains("managed"), "{}", show());
     query::release(&handle, device, hop).await.unwrap();
     assert!(!show().contains("managed"), "{}", show());
@@ -139,8 +98,7 @@ async fn a_refresh_makes_learned_rows_young_again() {
     host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 self dynamic dst 192.168.10.22");
     host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 master dynamic");
     let ages = || {
-        let output = Command::new("bridge").args(["-n", &host.0, "-s", "fdb", "show"]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = host.output("bridge", "-s fdb show");
         let rows = text.lines().filter(|line| line.starts_with("02:42:0a:00:00:03"));
         // `used USED/UPDATED`, in seconds: one of the two is what ageing looks at.
         let ages = rows.map(|line| {

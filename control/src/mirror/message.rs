@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
 };
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
@@ -67,6 +67,19 @@ pub struct NeighbourRow {
     pub mac: Option<MacAddr>,
     /// Whether the kernel itself would send with this entry (`NUD_VALID`).
     pub valid: bool,
+    /// Who keeps it valid.
+    pub upkeep: Upkeep,
+}
+
+/// Who keeps a neighbour entry valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// The kernel, as long as it sends to it itself.
+    Use,
+    /// The kernel, always (`NTF_MANAGED`).
+    Managed,
+    /// Whoever wrote it (`NUD_PERMANENT`).
+    Permanent,
 }
 
 /// How a row came and how it goes.
@@ -134,8 +147,14 @@ impl Row {
                         | NeighbourState::Stale
                         | NeighbourState::Delay
                 );
+                let upkeep = match state {
+                    NeighbourState::Permanent => Upkeep::Permanent,
+                    _ if fields.managed => Upkeep::Managed,
+                    _ => Upkeep::Use,
+                };
                 let (address, mac) = (fields.address?, fields.mac);
-                Some(Self::Neighbour(NeighbourRow { device, address, mac, valid: valid && mac.is_some() }))
+                let valid = valid && mac.is_some();
+                Some(Self::Neighbour(NeighbourRow { device, address, mac, valid, upkeep }))
             }
             _ => None,
         }
@@ -152,6 +171,7 @@ struct Fields {
     port: Option<u16>,
     via: Option<u32>,
     nexthop_group: bool,
+    managed: bool,
 }
 
 impl Fields {
@@ -168,6 +188,9 @@ impl Fields {
                 NeighbourAttribute::Vni(vni) => fields.vni = Vni::new(*vni).ok(),
                 NeighbourAttribute::Port(port) => fields.port = Some(*port),
                 NeighbourAttribute::IfIndex(index) => fields.via = Some(*index),
+                NeighbourAttribute::ExtFlags(flags) => {
+                    fields.managed = flags.contains(NeighbourExtFlags::Managed);
+                }
                 NeighbourAttribute::Other(other) => {
                     use netlink_packet_core::Nla;
                     fields.nexthop_group |= other.kind() == NDA_NH_ID;

@@ -3,9 +3,12 @@
 //! The kernel is the one source of truth in both modes.
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
 //! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
-//! Only [`query`] does I/O.
+//! [`follow`] does the I/O, with the requests of [`query`].
 
+pub mod fact;
 pub mod fdb;
+pub mod follow;
+mod link;
 pub mod message;
 pub mod nexthop;
 pub mod query;

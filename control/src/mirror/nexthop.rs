@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use vxdp_dataplane::wire::MacAddr;
 
-use super::message::NeighbourRow;
+use super::message::{NeighbourRow, Upkeep};
 
 /// The kernel's answer to a route lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +55,13 @@ pub struct Nexthops {
     underlay: u32,
     routes: BTreeMap<IpAddr, Option<Route>>,
     neighbours: BTreeMap<IpAddr, MacAddr>,
+    tended: BTreeSet<IpAddr>,
 }
 
 impl Nexthops {
     /// No VTEPs; `underlay` is the index of the underlay device.
     pub fn new(underlay: u32) -> Self {
-        Self { underlay, routes: BTreeMap::new(), neighbours: BTreeMap::new() }
+        Self { underlay, routes: BTreeMap::new(), neighbours: BTreeMap::new(), tended: BTreeSet::new() }
     }
 
     /// Starts to follow a VTEP; true if it is new, and a route must be asked for.
@@ -82,9 +83,14 @@ impl Nexthops {
         self.routes.keys().copied()
     }
 
-    /// The next hops whose neighbour entries must be kept alive.
-    pub fn gateways(&self) -> BTreeSet<IpAddr> {
+    /// The next hops of all VTEPs.
+    pub fn hops(&self) -> BTreeSet<IpAddr> {
         self.routes.iter().filter_map(|(vtep, route)| self.hop(*vtep, route.as_ref()?)).collect()
+    }
+
+    /// Whether the neighbour entry of `hop` stays valid without traffic: managed or permanent.
+    pub fn is_tended(&self, hop: IpAddr) -> bool {
+        self.tended.contains(&hop)
     }
 
     /// The kernel's answer about `vtep`: true if its resolution changed.
@@ -99,27 +105,44 @@ impl Nexthops {
         if row.device != self.underlay {
             return Vec::new();
         }
+        self.tend(row);
         match row.mac.filter(|_| row.valid) {
             Some(mac) if self.neighbours.insert(row.address, mac) == Some(mac) => Vec::new(),
             Some(_) => self.behind(row.address),
-            None => self.neighbour_gone(row),
+            None if self.neighbours.remove(&row.address).is_some() => self.behind(row.address),
+            None => Vec::new(),
         }
+    }
+
+    fn tend(&mut self, row: &NeighbourRow) {
+        match row.upkeep {
+            Upkeep::Use => self.tended.remove(&row.address),
+            Upkeep::Managed | Upkeep::Permanent => self.tended.insert(row.address),
+        };
     }
 
     /// A neighbour entry went; answers the VTEPs whose resolution changed.
     pub fn neighbour_gone(&mut self, row: &NeighbourRow) -> Vec<IpAddr> {
-        if row.device != self.underlay || self.neighbours.remove(&row.address).is_none() {
+        if row.device != self.underlay {
             return Vec::new();
         }
-        self.behind(row.address)
+        self.tended.remove(&row.address);
+        match self.neighbours.remove(&row.address) {
+            Some(_) => self.behind(row.address),
+            None => Vec::new(),
+        }
     }
 
     /// A fresh dump takes the place of the neighbour table; answers the VTEPs whose resolution changed.
-    pub fn neighbours_dumped(&mut self, rows: &[NeighbourRow]) -> Vec<IpAddr> {
-        let usable = rows.iter().filter(|row| row.device == self.underlay && row.valid);
-        let fresh = usable.filter_map(|row| Some((row.address, row.mac?))).collect();
+    ///
+    /// `underlay` is the index of the underlay device now; it may have been replaced.
+    pub fn neighbours_dumped(&mut self, underlay: u32, rows: &[NeighbourRow]) -> Vec<IpAddr> {
         let before: Vec<_> = self.vteps().map(|vtep| (vtep, self.resolve(vtep))).collect();
-        self.neighbours = fresh;
+        self.underlay = underlay;
+        self.tended.clear();
+        rows.iter().filter(|row| row.device == underlay).for_each(|row| self.tend(row));
+        let usable = rows.iter().filter(|row| row.device == underlay && row.valid);
+        self.neighbours = usable.filter_map(|row| Some((row.address, row.mac?))).collect();
         let moved = before.into_iter().filter(|(vtep, resolution)| self.resolve(*vtep) != *resolution);
         moved.map(|(vtep, _)| vtep).collect()
     }
@@ -163,7 +186,7 @@ mod tests {
     }
 
     fn row(last: u8, mac: Option<MacAddr>) -> NeighbourRow {
-        NeighbourRow { device: NIC, address: ip(last), mac, valid: mac.is_some() }
+        NeighbourRow { device: NIC, address: ip(last), mac, valid: mac.is_some(), upkeep: Upkeep::Use }
     }
 
     fn on_link() -> Nexthops {
@@ -189,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_somebody_writes_anew_is_no_longer_tended() {
+        let mut hops = on_link();
+        hops.neighbour(&NeighbourRow { upkeep: Upkeep::Managed, ..row(22, Some(MAC)) });
+        assert!(hops.is_tended(ip(22)));
+        hops.neighbour(&row(22, Some(MAC)));
+        assert!(!hops.is_tended(ip(22)));
+        hops.neighbours_dumped(NIC, &[NeighbourRow { upkeep: Upkeep::Permanent, ..row(22, Some(MAC)) }]);
+        assert!(hops.is_tended(ip(22)));
+    }
+
+    #[test]
     fn every_vtep_behind_a_gateway_moves_with_it() {
         let mut hops = Nexthops::new(NIC);
         for vtep in [ip(22), ip(23)] {
@@ -196,7 +230,7 @@ mod tests {
             hops.routed(vtep, Some(Route { device: NIC, gateway: Some(ip(1)), mtu: None }));
         }
         assert_eq!(hops.neighbour(&row(1, Some(MAC))), [ip(22), ip(23)]);
-        assert_eq!(hops.gateways(), BTreeSet::from([ip(1)]));
+        assert_eq!(hops.hops(), BTreeSet::from([ip(1)]));
         assert_eq!(hops.neighbour(&row(1, None)), [ip(22), ip(23)]);
     }
 

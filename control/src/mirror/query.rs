@@ -62,7 +62,8 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
 /// Makes the kernel resolve `address` on `device` now and keep it resolved although it sends nothing there
 /// itself (`NTF_MANAGED`, `net/core/neighbour.c`; Linux 5.16).
 ///
-/// A permanent entry is refused the flag with EINVAL, and needs no keeping.
+/// Never for a permanent entry: the kernel takes the flag, and the entry's state away
+/// (`new = old & ~NUD_PERMANENT` in `__neigh_update`).
 pub async fn keep_resolved(handle: &Handle, device: u32, address: IpAddr) -> Result<(), Error> {
     let mut message = neighbour(device, address);
     message.header.state = NeighbourState::None;

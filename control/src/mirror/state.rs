@@ -220,10 +220,10 @@ impl Mirror {
         effects
     }
 
-    /// A fresh dump takes the place of the neighbour table.
-    pub fn neighbours_dumped(&mut self, rows: &[NeighbourRow]) -> Effects {
+    /// A fresh dump takes the place of the neighbour table; `underlay` is the underlay device's index now.
+    pub fn neighbours_dumped(&mut self, underlay: u32, rows: &[NeighbourRow]) -> Effects {
         let mut effects = Effects::default();
-        for vtep in self.nexthops.neighbours_dumped(rows) {
+        for vtep in self.nexthops.neighbours_dumped(underlay, rows) {
             self.announce(vtep, &mut effects);
         }
         effects
@@ -289,7 +289,7 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::message::{BridgeRow, Life, TunnelRow};
+    use crate::mirror::message::{BridgeRow, Life, TunnelRow, Upkeep};
     use crate::mirror::nexthop::Unresolved;
     use vxdp_dataplane::wire::Vni;
 
@@ -373,11 +373,12 @@ mod tests {
         let mut mirror = mirror();
         learn(&mut mirror, 0, 3, ip(22));
         mirror.routed(ip(22), Some(Route { device: NIC, gateway: None, mtu: None }));
-        let row = NeighbourRow { device: NIC, address: ip(22), mac: Some(HOP), valid: true };
+        let row =
+            NeighbourRow { device: NIC, address: ip(22), mac: Some(HOP), valid: true, upkeep: Upkeep::Use };
         let effects = mirror.neighbour(&row, true);
         let resolution = Resolution::Resolved { next_hop: HOP, mtu: None };
         assert_eq!(effects.changes, [Change::Vtep { id: 0, address: ip(22), resolution }]);
-        let effects = mirror.neighbours_dumped(&[]);
+        let effects = mirror.neighbours_dumped(NIC, &[]);
         let resolution = Resolution::Unresolved(Unresolved::NoNeighbour(ip(22)));
         assert_eq!(effects.changes, [Change::Vtep { id: 0, address: ip(22), resolution }]);
     }

@@ -1,0 +1,457 @@
+//! Follows the kernel: notifications and dumps of all namespaces in, facts for the fast path out.
+//!
+//! One task owns the [`Mirror`]. It subscribes before it dumps, so nothing falls between the two; after an
+//! overflow it dumps again, and now and then it does so unasked, because drift heals only if someone looks.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use vxdp_dataplane::wire::MacAddr;
+
+use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
+use super::fdb::Fdb;
+use super::link::{find_underlay, name_of};
+use super::message::{NeighbourRow, Row};
+use super::query;
+use super::state::{Change, Effects, Mirror, OverlayId};
+use crate::netns::Netns;
+use crate::watch::{Notice, Watch};
+
+/// MACs and VTEPs mirrored per overlay; more stay with the kernel.
+///
+/// Two million rows take about 200 MiB here and as much in the tables: the stated one million fit with room.
+const CAPACITY: usize = 2 << 20;
+
+/// Notices that wait between a watch and the follower. Few on purpose: the kernel's buffer is the queue.
+const NOTICES: usize = 16;
+
+/// Notices handled before the facts are given out. More coalesces storms better and delays the first.
+const BURST: usize = 1024;
+
+/// Shortest time between two audits, and how many times an audit's own duration lies between two: an audit
+/// of a large table must not become the daemon's main occupation.
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+const AUDIT_SHARE: u32 = 50;
+
+struct Namespace {
+    handle: Handle,
+    overlays: Vec<OverlayId>,
+    /// Devices of our names, as the last dump found them.
+    devices: HashMap<String, u32>,
+}
+
+/// Which watch a notice came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Host,
+    Overlay(usize),
+}
+
+/// The follower's task.
+pub struct Follower {
+    sources: Vec<Source>,
+    underlay_name: String,
+    underlay: Option<UnderlayLink>,
+    host: Handle,
+    namespaces: Vec<Namespace>,
+    mirror: Mirror,
+    notices: mpsc::Receiver<(From, io::Result<Notice>)>,
+    kept: BTreeSet<IpAddr>,
+    counters: FollowCounters,
+    _watches: JoinSet<()>,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Follower {
+    /// Subscribes in the host's and every overlay's namespace.
+    pub async fn open(host: &Netns, underlay: &str, sources: Vec<Source>) -> Result<Self, Failure> {
+        let (sender, notices) = mpsc::channel(NOTICES);
+        let mut watches = JoinSet::new();
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+        ];
+        watches.spawn(forward(Watch::open(host, &groups)?, From::Host, sender.clone()));
+        let mut inodes = Vec::new();
+        let mut namespaces: Vec<Namespace> = Vec::new();
+        for (overlay, source) in (0..).zip(&sources) {
+            if let Some(known) = inodes.iter().position(|inode| *inode == source.netns.inode()) {
+                namespaces[known].overlays.push(overlay);
+                continue;
+            }
+            let watch = Watch::open(&source.netns, &[MulticastGroup::Link, MulticastGroup::Neigh])?;
+            watches.spawn(forward(watch, From::Overlay(namespaces.len()), sender.clone()));
+            inodes.push(source.netns.inode());
+            let handle = source.netns.netlink()?;
+            namespaces.push(Namespace { handle, overlays: vec![overlay], devices: HashMap::new() });
+        }
+        let host = host.netlink()?;
+        let underlay_link = find_underlay(&host, underlay).await?;
+        let empty = sources.iter().map(|source| Fdb::new(source.vni, source.port, 0)).collect();
+        let device = underlay_link.map_or(0, |link| link.device);
+        Ok(Self {
+            sources,
+            underlay_name: underlay.to_owned(),
+            underlay: underlay_link,
+            host,
+            namespaces,
+            mirror: Mirror::new(device, empty, CAPACITY),
+            notices,
+            kept: BTreeSet::new(),
+            counters: FollowCounters::default(),
+            _watches: watches,
+        })
+    }
+
+    /// Follows until `asks` closes; the first facts describe everything there is.
+    pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>, facts: mpsc::Sender<Vec<Fact>>) {
+        let end = self.follow(&mut asks, &facts).await;
+        self.release_next_hops(&BTreeSet::new()).await;
+        if let Err(failure) = end {
+            let _ = facts.send(vec![Fact::Lost(failure.to_string())]).await;
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        asks: &mut mpsc::Receiver<Ask>,
+        facts: &mpsc::Sender<Vec<Fact>>,
+    ) -> Result<(), Failure> {
+        let mut out = vec![Fact::Underlay(self.underlay)];
+        self.dump_all(&mut out).await?;
+        let mut audit = Instant::now() + AUDIT_EVERY;
+        loop {
+            self.keep_next_hops().await;
+            if !out.is_empty() && facts.send(std::mem::take(&mut out)).await.is_err() {
+                return Ok(());
+            }
+            tokio::select! {
+                notice = self.notices.recv() => {
+                    let Some(notice) = notice else { return Err("every watch has ended".into()) };
+                    self.burst(notice, &mut out).await?;
+                }
+                ask = asks.recv() => {
+                    let Some(ask) = ask else { return Ok(()) };
+                    self.ask(ask, &mut out).await?;
+                }
+                () = tokio::time::sleep_until(audit) => {
+                    let begun = Instant::now();
+                    self.dump_all(&mut out).await?;
+                    self.counters.audits += 1;
+                    self.counters.drift += count_changes(&out);
+                    audit = Instant::now() + AUDIT_EVERY.max(begun.elapsed() * AUDIT_SHARE);
+                }
+            }
+        }
+    }
+
+    /// Handles a notice and those that wait behind it.
+    async fn burst(&mut self, first: (From, io::Result<Notice>), out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let mut work = Work::default();
+        let mut next = Some(first);
+        let mut handled = 0;
+        while let Some((from, notice)) = next {
+            match notice? {
+                Notice::Messages(messages) => {
+                    for message in &messages {
+                        self.message(from, message, &mut work);
+                    }
+                }
+                Notice::Overflow => {
+                    self.counters.overflows += 1;
+                    match from {
+                        From::Host => (work.host, work.routes) = (true, true),
+                        From::Overlay(namespace) => _ = work.namespaces.insert(namespace),
+                    }
+                }
+            }
+            handled += 1;
+            next = if handled < BURST { self.notices.try_recv().ok() } else { None };
+        }
+        self.settle(work, out).await
+    }
+
+    /// Sorts one notification: rows are applied at once, the rest is remembered as work.
+    fn message(&mut self, from: From, message: &RouteNetlinkMessage, work: &mut Work) {
+        use RouteNetlinkMessage as M;
+        match (from, message) {
+            (From::Host, M::NewNeighbour(message)) => self.neighbour(message, true, work),
+            (From::Host, M::DelNeighbour(message)) => self.neighbour(message, false, work),
+            (From::Host, M::NewLink(link) | M::DelLink(link)) => {
+                work.host |= name_of(link) == Some(self.underlay_name.as_str());
+            }
+            (From::Host, _) => work.routes = true,
+            (From::Overlay(namespace), M::NewNeighbour(message)) => {
+                self.row(namespace, message, true, work);
+            }
+            (From::Overlay(namespace), M::DelNeighbour(message)) => {
+                self.row(namespace, message, false, work);
+            }
+            (From::Overlay(namespace), M::NewLink(link)) => {
+                let (name, index) = (name_of(link).unwrap_or_default(), link.header.index);
+                let known = self.namespaces[namespace].devices.get(name) == Some(&index);
+                if !known && (self.holds(namespace, index) || self.ours(namespace, name)) {
+                    work.namespaces.insert(namespace);
+                }
+            }
+            (From::Overlay(namespace), M::DelLink(link)) if self.holds(namespace, link.header.index) => {
+                work.namespaces.insert(namespace);
+            }
+            _ => {}
+        }
+    }
+
+    fn neighbour(
+        &mut self,
+        message: &netlink_packet_route::neighbour::NeighbourMessage,
+        present: bool,
+        work: &mut Work,
+    ) {
+        if let Some(Row::Neighbour(row)) = Row::read(message) {
+            work.take(self.mirror.neighbour(&row, present));
+        }
+    }
+
+    fn row(
+        &mut self,
+        namespace: usize,
+        message: &netlink_packet_route::neighbour::NeighbourMessage,
+        present: bool,
+        work: &mut Work,
+    ) {
+        let Some(row) = Row::read(message) else { return };
+        if let Some(overlay) = self.overlay_of(namespace, &row) {
+            work.take(self.mirror.row(overlay, &row, present));
+        }
+    }
+
+    /// Whether a device of ours had this index when we last looked.
+    fn holds(&self, namespace: usize, index: u32) -> bool {
+        self.namespaces[namespace].devices.values().any(|device| *device == index)
+    }
+
+    /// Whether a device of ours has this name.
+    fn ours(&self, namespace: usize, name: &str) -> bool {
+        let overlays = self.namespaces[namespace].overlays.iter();
+        let mut sources = overlays.map(|overlay| &self.sources[usize::from(*overlay)]);
+        sources.any(|source| source.names().any(|ours| ours == name))
+    }
+
+    fn overlay_of(&self, namespace: usize, row: &Row) -> Option<OverlayId> {
+        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
+        overlays.iter().copied().find(|overlay| {
+            let source = &self.sources[usize::from(*overlay)];
+            match row {
+                Row::Bridge(row) => devices.get(&source.bridge) == Some(&row.bridge),
+                Row::Tunnel(row) => devices.get(&source.vxlan) == Some(&row.device),
+                Row::Neighbour(_) => false,
+            }
+        })
+    }
+
+    /// Does what the notifications asked for: dumps, route lookups.
+    async fn settle(&mut self, mut work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        if work.host {
+            self.dump_host(&mut work, out).await?;
+        }
+        for namespace in std::mem::take(&mut work.namespaces) {
+            self.dump_namespace(namespace, &mut work, out).await?;
+        }
+        if work.routes {
+            work.take(self.mirror.routes_changed());
+        }
+        let mut asked = BTreeSet::new();
+        for vtep in std::mem::take(&mut work.ask_route) {
+            if asked.insert(vtep) {
+                let route = query::route_to(&self.host, vtep).await?;
+                work.take(self.mirror.routed(vtep, route));
+            }
+        }
+        if !work.changes.is_empty() {
+            out.push(Fact::Changes(work.changes));
+        }
+        Ok(())
+    }
+
+    async fn dump_all(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let namespaces = (0..self.namespaces.len()).collect();
+        let work = Work { host: true, routes: true, namespaces, ..Work::default() };
+        self.settle(work, out).await
+    }
+
+    async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let link = find_underlay(&self.host, &self.underlay_name).await?;
+        if link != self.underlay {
+            self.underlay = link;
+            out.push(Fact::Underlay(link));
+            work.routes = true;
+        }
+        let mut rows: Vec<NeighbourRow> = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let dump: Vec<Row> = query::rows(&self.host, family).try_collect().await?;
+            rows.extend(dump.iter().filter_map(|row| match row {
+                Row::Neighbour(row) => Some(*row),
+                _ => None,
+            }));
+        }
+        work.take(self.mirror.neighbours_dumped(link.map_or(0, |link| link.device), &rows));
+        Ok(())
+    }
+
+    async fn dump_namespace(
+        &mut self,
+        namespace: usize,
+        work: &mut Work,
+        out: &mut Vec<Fact>,
+    ) -> Result<(), Failure> {
+        let handle = self.namespaces[namespace].handle.clone();
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
+        let devices: HashMap<String, u32> =
+            links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect();
+        let old = std::mem::replace(&mut self.namespaces[namespace].devices, devices);
+        self.port_facts(namespace, &old, work, out);
+        let mut fresh: HashMap<OverlayId, Fdb> = HashMap::new();
+        for overlay in &self.namespaces[namespace].overlays {
+            let source = &self.sources[usize::from(*overlay)];
+            let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
+            fresh.insert(*overlay, Fdb::new(source.vni, source.port, vxlan));
+        }
+        let mut rows = Box::pin(query::rows(&handle, AddressFamily::Bridge));
+        while let Some(row) = rows.try_next().await? {
+            let fdb = self.overlay_of(namespace, &row).and_then(|overlay| fresh.get_mut(&overlay));
+            let Some(fdb) = fdb.filter(|fdb| fdb.len() < CAPACITY || fdb.knows(&row)) else { continue };
+            match row {
+                Row::Bridge(row) => fdb.bridge_row(&row),
+                Row::Tunnel(row) => fdb.tunnel_row(&row),
+                Row::Neighbour(_) => None,
+            };
+        }
+        for (overlay, fdb) in fresh {
+            work.take(self.mirror.dumped(overlay, fdb));
+        }
+        Ok(())
+    }
+
+    fn port_facts(
+        &mut self,
+        namespace: usize,
+        old: &HashMap<String, u32>,
+        work: &mut Work,
+        out: &mut Vec<Fact>,
+    ) {
+        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
+        for overlay in overlays.iter().copied() {
+            for (port, name) in self.sources[usize::from(overlay)].ports.iter().enumerate() {
+                let (before, after) = (old.get(name), devices.get(name));
+                if before == after {
+                    continue;
+                }
+                if let Some(device) = before.copied() {
+                    work.take(self.mirror.port_down(overlay, device));
+                    out.push(Fact::PortVanished { overlay, port, device });
+                }
+                if let Some(device) = after.copied() {
+                    out.push(Fact::PortAppeared { overlay, port, device });
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let mut work = Work::default();
+        match ask {
+            Ask::PortUp { overlay, device, port } => work.take(self.mirror.port_up(overlay, device, port)),
+            Ask::PortDown { overlay, device } => work.take(self.mirror.port_down(overlay, device)),
+            Ask::Used(macs) => self.refresh(macs).await,
+            // Whoever asked may have gone.
+            Ask::Counters(reply) => {
+                _ = reply.send(FollowCounters { refused: self.mirror.refused(), ..self.counters })
+            }
+        }
+        self.settle(work, out).await
+    }
+
+    /// A row that went in the meantime needs no refreshing, and the next audit finds it gone.
+    async fn refresh(&self, macs: Vec<(OverlayId, MacAddr)>) {
+        for (overlay, mac) in macs {
+            let Some(ageing) = self.mirror.ageing(overlay, mac) else { continue };
+            let Some(vxlan) = self.mirror.fdb(overlay).map(Fdb::vxlan) else { continue };
+            let mut namespaces = self.namespaces.iter();
+            if let Some(namespace) = namespaces.find(|namespace| namespace.overlays.contains(&overlay)) {
+                let _ = query::refresh(&namespace.handle, vxlan, mac, ageing).await;
+            }
+        }
+    }
+
+    /// Keeps the next hops of all VTEPs resolved, and lets go of those no VTEP needs any more.
+    async fn keep_next_hops(&mut self) {
+        let nexthops = self.mirror.nexthops();
+        let wanted = nexthops.hops();
+        let Some(device) = self.underlay.map(|link| link.device) else { return };
+        for hop in wanted.iter().filter(|hop| !nexthops.is_tended(**hop)) {
+            // Where it fails, frames keep the entry alive for as long as the kernel carries some.
+            let _ = query::keep_resolved(&self.host, device, *hop).await;
+        }
+        self.release_next_hops(&wanted).await;
+        self.kept = wanted;
+    }
+
+    async fn release_next_hops(&self, wanted: &BTreeSet<IpAddr>) {
+        let Some(device) = self.underlay.map(|link| link.device) else { return };
+        for hop in self.kept.difference(wanted) {
+            let _ = query::release(&self.host, device, *hop).await;
+        }
+    }
+}
+
+/// What a burst of notifications asks for.
+#[derive(Default)]
+struct Work {
+    changes: Vec<Change>,
+    ask_route: Vec<IpAddr>,
+    routes: bool,
+    host: bool,
+    namespaces: BTreeSet<usize>,
+}
+
+impl Work {
+    fn take(&mut self, effects: Effects) {
+        self.changes.extend(effects.changes);
+        self.ask_route.extend(effects.ask_route);
+    }
+}
+
+async fn forward(mut watch: Watch, from: From, sender: mpsc::Sender<(From, io::Result<Notice>)>) {
+    loop {
+        let notice = watch.next().await;
+        let last = notice.is_err();
+        if sender.send((from, notice)).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn count_changes(facts: &[Fact]) -> u64 {
+    let counts = facts.iter().map(|fact| match fact {
+        Fact::Changes(changes) => changes.len() as u64,
+        _ => 1,
+    });
+    counts.sum()
+}

@@ -1,0 +1,209 @@
+//! The follower over a real kernel: what `bridge`, `ip` and the network change reaches the fast path's tables.
+
+mod namespace;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use namespace::Host;
+use tokio::sync::mpsc;
+use vxdp_control::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
+use vxdp_control::mirror::follow::Follower;
+use vxdp_control::mirror::nexthop::Resolution;
+use vxdp_control::mirror::state::{Change, Place};
+use vxdp_dataplane::PortId;
+use vxdp_dataplane::wire::{MacAddr, Vni};
+
+/// Longest wait for a change; it takes milliseconds, but a loaded machine must not fail the test.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The tables as the facts have made them.
+struct Tables {
+    facts: mpsc::Receiver<Vec<Fact>>,
+    asks: mpsc::Sender<Ask>,
+    macs: HashMap<MacAddr, Place>,
+    vteps: HashMap<IpAddr, Resolution>,
+    ports: HashMap<usize, u32>,
+    underlay: Option<UnderlayLink>,
+    lost: Option<String>,
+}
+
+impl Tables {
+    async fn follow(host: &Host) -> Self {
+        let source = Source {
+            netns: host.netns(),
+            vni: Vni::from_wire([0, 0, 42]),
+            port: 4789,
+            bridge: "br0".into(),
+            vxlan: "vxlan1".into(),
+            ports: vec!["veth2".into()],
+        };
+        let follower = Follower::open(&host.netns(), "eth0", vec![source]).await.unwrap();
+        let (asks, asked) = mpsc::channel(16);
+        let (out, facts) = mpsc::channel(16);
+        tokio::spawn(follower.run(asked, out));
+        let (macs, vteps, ports) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut tables = Self { facts, asks, macs, vteps, ports, underlay: None, lost: None };
+        tables.until("the first facts", Duration::from_secs(10), |tables| tables.underlay.is_some()).await;
+        tables
+    }
+
+    /// Takes facts in until `done`, and says how long that took.
+    async fn until(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let begun = Instant::now();
+        while !done(self) {
+            let left = limit.saturating_sub(begun.elapsed());
+            let facts = tokio::time::timeout(left, self.facts.recv()).await;
+            let facts = facts.unwrap_or_else(|_| panic!("{what}: not within {limit:?}; {:?}", self.macs));
+            facts.expect("the follower lives").into_iter().for_each(|fact| self.take(fact));
+        }
+        begun.elapsed()
+    }
+
+    fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Underlay(link) => self.underlay = link,
+            Fact::Lost(why) => self.lost = Some(why),
+            Fact::PortAppeared { port, device, .. } => drop(self.ports.insert(port, device)),
+            Fact::PortVanished { port, device, .. } => {
+                assert_eq!(self.ports.remove(&port), Some(device));
+            }
+            Fact::Changes(changes) => changes.into_iter().for_each(|change| match change {
+                Change::Mac { mac, place: Some(place), .. } => drop(self.macs.insert(mac, place)),
+                Change::Mac { mac, place: None, .. } => drop(self.macs.remove(&mac)),
+                Change::Vtep { address, resolution, .. } => drop(self.vteps.insert(address, resolution)),
+                Change::VtepGone { address, .. } => drop(self.vteps.remove(&address)),
+            }),
+        }
+    }
+
+    async fn counters(&self) -> FollowCounters {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.asks.send(Ask::Counters(reply)).await.unwrap();
+        answer.await.unwrap()
+    }
+}
+
+fn overlay(name: &str) -> Host {
+    let host = Host::new(name);
+    host.ip("link add eth0 type veth peer name wire");
+    host.ip("link set eth0 up");
+    host.ip("link set wire up");
+    host.ip("address add 192.168.10.21/24 dev eth0");
+    host.ip("link add br0 type bridge");
+    host.ip("link add vxlan1 type vxlan id 42 dstport 4789");
+    host.ip("link set vxlan1 master br0");
+    host.ip("link set br0 up");
+    host.ip("link set vxlan1 up");
+    host
+}
+
+fn remote(last: u8) -> MacAddr {
+    MacAddr::new([2, 0x42, 10, 0, 0, last])
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_row_added_with_bridge_reaches_the_tables_in_time_and_leaves_them_again() {
+    let host = overlay("fdb");
+    let mut tables = Tables::follow(&host).await;
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 master static");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 self dst 192.168.10.22");
+    tables.until("added", LIMIT, |t| t.macs.contains_key(&remote(3))).await;
+    let Some(Place::Remote(first)) = tables.macs.get(&remote(3)).copied() else { panic!("remote") };
+    host.bridge("fdb replace 02:42:0a:00:00:03 dev vxlan1 self dst 192.168.10.23");
+    tables
+        .until("replaced", LIMIT, |t| t.macs.get(&remote(3)).is_some_and(|p| *p != Place::Remote(first)))
+        .await;
+    host.bridge("fdb del 02:42:0a:00:00:03 dev vxlan1 self");
+    tables.until("deleted", LIMIT, |t| t.macs.is_empty() && t.vteps.is_empty()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_vtep_is_resolved_follows_its_next_hop_and_is_kept_alive() {
+    let host = overlay("hop");
+    let mut tables = Tables::follow(&host).await;
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 master static");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 self dst 10.77.0.1");
+    tables.until("unresolved", LIMIT, |t| t.vteps.contains_key(&ip("10.77.0.1"))).await;
+    host.ip("neigh replace 192.168.10.1 lladdr 02:00:00:00:00:01 dev eth0 nud reachable");
+    host.ip("route add 10.77.0.0/16 via 192.168.10.1");
+    let through = |mac: [u8; 6]| {
+        move |t: &Tables| {
+            t.vteps.get(&ip("10.77.0.1"))
+                == Some(&Resolution::Resolved { next_hop: MacAddr::new(mac), mtu: None })
+        }
+    };
+    tables.until("routed", LIMIT, through([2, 0, 0, 0, 0, 1])).await;
+    host.ip("neigh replace 192.168.10.1 lladdr 02:00:00:00:00:02 dev eth0 nud reachable");
+    tables.until("next hop moved", LIMIT, through([2, 0, 0, 0, 0, 2])).await;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !host.output("ip", "neigh show 192.168.10.1 dev eth0").contains("managed") {
+        assert!(Instant::now() < deadline, "{}", host.output("ip", "neigh show"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    host.ip("route del 10.77.0.0/16");
+    tables
+        .until("unrouted", LIMIT, |t| {
+            matches!(t.vteps.get(&ip("10.77.0.1")), Some(Resolution::Unresolved(_)))
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_port_that_comes_and_goes_takes_its_macs_along() {
+    let host = overlay("port");
+    let mut tables = Tables::follow(&host).await;
+    host.ip("link add veth2 type veth peer name eth1");
+    host.ip("link set veth2 master br0");
+    host.bridge("fdb add 02:42:0a:00:00:02 dev veth2 master static");
+    tables.until("appeared", LIMIT, |t| t.ports.contains_key(&0)).await;
+    let device = tables.ports[&0];
+    let port = PortId::new(4);
+    tables.asks.send(Ask::PortUp { overlay: 0, device, port }).await.unwrap();
+    tables.until("local", LIMIT, |t| t.macs.get(&remote(2)) == Some(&Place::Local(port))).await;
+    host.ip("link del veth2");
+    tables.until("vanished", LIMIT, |t| t.ports.is_empty() && t.macs.is_empty()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_vxlan_device_made_anew_is_followed() {
+    let host = overlay("anew");
+    let mut tables = Tables::follow(&host).await;
+    host.ip("link del vxlan1");
+    host.ip("link add vxlan1 type vxlan id 42 dstport 4789");
+    host.ip("link set vxlan1 master br0");
+    host.ip("link set vxlan1 up");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 master static");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 self dst 192.168.10.22");
+    tables.until("row of the new device", LIMIT, |t| t.macs.contains_key(&remote(3))).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn an_overflow_ends_in_the_same_tables() {
+    let host = overlay("storm");
+    let mut tables = Tables::follow(&host).await;
+    // While nobody takes facts, the follower stops reading and the kernel's buffer runs over.
+    let rows: String = (0..60_000u32)
+        .map(|n| {
+            let [_, a, b, c] = n.to_be_bytes();
+            let mac = format!("02:43:00:{a:02x}:{b:02x}:{c:02x}");
+            format!(
+                "fdb add {mac} dev vxlan1 master static\nfdb add {mac} dev vxlan1 self dst 192.168.10.22\n"
+            )
+        })
+        .collect();
+    host.bridge_batch(&rows);
+    tables.until("all rows", Duration::from_secs(60), |t| t.macs.len() == 60_000).await;
+    assert!(tables.counters().await.overflows > 0, "{:?}", tables.counters().await);
+    assert_eq!(tables.lost, None);
+}
