@@ -1,0 +1,115 @@
+//! Installing Debian and Ubuntu packages: named first, without questions, without starting services.
+
+use super::requirement::Requirement;
+use crate::process;
+use anyhow::{Context, Result, bail};
+use std::fmt::Write;
+
+/// Installs the packages in its arguments.
+///
+/// A package that brings a daemon (Docker does) starts it when it is installed; the commands here start
+/// what they need by themselves, so `policy-rc.d` forbids it for the time of the installation.
+const INSTALL: &str = r#"
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get install --yes --quiet --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+"#;
+
+/// Whether this is a system that apt installs packages on.
+pub(super) fn is_here() -> bool {
+    process::find("apt-get").is_some() && process::find("apt-cache").is_some()
+}
+
+/// Installs the packages of `missing`, after naming each of them.
+pub(super) fn install(missing: &[&Requirement]) -> Result<()> {
+    let mut fresh = !has_lists();
+    if fresh {
+        update()?;
+    }
+    loop {
+        let result = try_install(missing);
+        // Lists that are too old name packages that the mirror no longer has: fetch them and try once more.
+        if result.is_ok() || fresh {
+            return result;
+        }
+        println!("that failed; the package lists may be too old");
+        update()?;
+        fresh = true;
+    }
+}
+
+/// One attempt with the lists as they are.
+fn try_install(missing: &[&Requirement]) -> Result<()> {
+    let mut packages: Vec<String> = Vec::new();
+    let mut plan = String::new();
+    for requirement in missing {
+        let package = choose(requirement.debian)?;
+        let _ = writeln!(plan, "  {package:<18} for {}: {}", requirement.name(), requirement.why);
+        if !packages.contains(&package) {
+            packages.push(package);
+        }
+    }
+    println!("installing with apt-get:\n{}", plan.trim_end());
+    let mut shell = process::as_root("sh", &format!("installing {}", packages.join(" ")))?;
+    shell.args(["-c", INSTALL, "sh"]).args(&packages).stdin(std::process::Stdio::inherit());
+    let status = shell.status().context("cannot start a shell for apt-get")?;
+    if !status.success() {
+        bail!(
+            "apt-get could not install {} ({status}); the reason is above. By hand: \
+             sudo apt-get update && sudo apt-get install --no-install-recommends {0}",
+            packages.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// The first of `candidates` that the package lists know.
+fn choose(candidates: &[&str]) -> Result<String> {
+    for candidate in candidates {
+        let out = process::output(process::command("apt-cache").args(["policy", candidate]))?;
+        if has_candidate(&String::from_utf8_lossy(&out)) {
+            return Ok((*candidate).to_owned());
+        }
+    }
+    bail!("no package source of this system has {}", candidates.join(" or "))
+}
+
+/// Whether the output of `apt-cache policy` names an installable version.
+fn has_candidate(policy: &str) -> bool {
+    policy.lines().filter_map(|l| l.trim().strip_prefix("Candidate:")).any(|v| v.trim() != "(none)")
+}
+
+/// Whether there are package lists at all; container images come without.
+fn has_lists() -> bool {
+    let entries = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    entries.into_iter().any(|e| e.file_name().to_string_lossy().contains("_Packages"))
+}
+
+/// Fetches the package lists. One unreachable source is no reason to give up: the others may have it all.
+fn update() -> Result<()> {
+    println!("fetching the package lists: apt-get update");
+    let mut apt = process::as_root("apt-get", "apt-get update")?;
+    apt.args(["update", "--quiet", "-o", "DPkg::Lock::Timeout=120"]);
+    if let Err(error) = process::run(&mut apt) {
+        println!("{error:#}; going on with the lists there are");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_without_candidate_is_not_installable() {
+        assert!(has_candidate("m4:\n  Installed: (none)\n  Candidate: 1.4.19-3\n"));
+        assert!(!has_candidate("docker-cli:\n  Installed: (none)\n  Candidate: (none)\n"));
+        assert!(!has_candidate(""));
+    }
+}

@@ -1,0 +1,282 @@
+//! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
+
+use super::Purpose::{self, Bench, Build, Demo, Docker, Test};
+use crate::process;
+use std::path::{Path, PathBuf};
+
+/// One thing that must be on the machine.
+pub(super) struct Requirement {
+    /// What it is used for, as a half sentence.
+    pub(super) why: &'static str,
+    /// How to see that it is there. Never a package query: things also get installed by other means.
+    pub(super) what: Detect,
+    /// The commands that need it.
+    pub(super) purposes: &'static [Purpose],
+    /// Debian and Ubuntu package; where releases differ, several, and the first that exists is taken.
+    pub(super) debian: &'static [&'static str],
+    /// Fedora package.
+    pub(super) fedora: &'static str,
+    /// Arch Linux package.
+    pub(super) arch: &'static str,
+}
+
+/// How to see that something is there.
+pub(super) enum Detect {
+    /// A program in a directory of `PATH` or in a system administrator's directory.
+    Program(&'static str),
+    /// A C header, relative to an include directory.
+    Header(&'static str),
+    /// A shared library whose file name starts like this.
+    Library(&'static str),
+}
+
+impl Requirement {
+    /// The same in words.
+    pub(super) fn name(&self) -> String {
+        match self.what {
+            Detect::Program(name) => format!("program {name}"),
+            Detect::Header(name) => format!("header <{name}>"),
+            Detect::Library(name) => format!("library {name}.so"),
+        }
+    }
+
+    /// Whether it is there.
+    pub(super) fn is_met(&self) -> bool {
+        match self.what {
+            Detect::Program(name) => process::find(name).is_some(),
+            Detect::Header(name) => include_dirs().iter().any(|dir| dir.join(name).is_file()),
+            Detect::Library(name) => library_dirs().iter().any(|dir| has_library(dir, name)),
+        }
+    }
+}
+
+/// The directories in `parent` whose names match.
+fn subdirs(parent: &str, matches: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_name().to_str().is_some_and(&matches)).map(|e| e.path()).collect()
+}
+
+/// Where a C compiler looks for headers.
+fn include_dirs() -> Vec<PathBuf> {
+    let mut dirs = vec![PathBuf::from("/usr/include"), PathBuf::from("/usr/local/include")];
+    dirs.extend(subdirs("/usr/include", |name| name.ends_with("-linux-gnu")));
+    for variable in ["CPATH", "C_INCLUDE_PATH"] {
+        dirs.extend(std::env::split_paths(&std::env::var_os(variable).unwrap_or_default()));
+    }
+    dirs
+}
+
+/// Where bindgen looks for libclang.
+fn library_dirs() -> Vec<PathBuf> {
+    let mut dirs: Vec<_> = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into();
+    dirs.extend(subdirs("/usr/lib", |name| name.ends_with("-linux-gnu")));
+    dirs.extend(subdirs("/usr/lib", |name| name.starts_with("llvm")).iter().map(|dir| dir.join("lib")));
+    dirs.extend(std::env::var_os("LIBCLANG_PATH").map(PathBuf::from));
+    dirs
+}
+
+/// Whether `dir` has a shared library `name`, with or without a version.
+fn has_library(dir: &Path, name: &str) -> bool {
+    let is_it = |file: &str| {
+        file.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so"))
+    };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.into_iter().any(|e| e.file_name().to_str().is_some_and(is_it))
+}
+
+/// Everything, in the order in which it is shown.
+pub(super) const REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        why: "compiles libbpf and links every crate",
+        what: Detect::Program("gcc"),
+        purposes: &[Build],
+        debian: &["gcc"],
+        fedora: "gcc",
+        arch: "gcc",
+    },
+    Requirement {
+        why: "the C library's and the kernel's headers",
+        what: Detect::Header("linux/if_xdp.h"),
+        purposes: &[Build],
+        debian: &["libc6-dev"],
+        fedora: "glibc-devel",
+        arch: "linux-api-headers",
+    },
+    Requirement {
+        why: "builds libbpf and libxdp",
+        what: Detect::Program("make"),
+        purposes: &[Build],
+        debian: &["make"],
+        fedora: "make",
+        arch: "make",
+    },
+    Requirement {
+        why: "generates libxdp's dispatcher program",
+        what: Detect::Program("m4"),
+        purposes: &[Build],
+        debian: &["m4"],
+        fedora: "m4",
+        arch: "m4",
+    },
+    Requirement {
+        why: "finds the libraries libbpf and libxdp build on",
+        what: Detect::Program("pkg-config"),
+        purposes: &[Build],
+        debian: &["pkg-config"],
+        fedora: "pkgconf-pkg-config",
+        arch: "pkgconf",
+    },
+    Requirement {
+        why: "compiles libxdp's programs to LLVM code",
+        what: Detect::Program("clang"),
+        purposes: &[Build],
+        debian: &["clang"],
+        fedora: "clang",
+        arch: "clang",
+    },
+    Requirement {
+        why: "assembles libxdp's programs from LLVM code",
+        what: Detect::Program("llc"),
+        purposes: &[Build],
+        debian: &["llvm"],
+        fedora: "llvm",
+        arch: "llvm",
+    },
+    Requirement {
+        why: "bindgen reads libxdp's headers with it",
+        what: Detect::Library("libclang"),
+        purposes: &[Build],
+        debian: &["libclang-dev"],
+        fedora: "clang-devel",
+        arch: "clang",
+    },
+    Requirement {
+        why: "libbpf reads object files with it",
+        what: Detect::Header("libelf.h"),
+        purposes: &[Build],
+        debian: &["libelf-dev"],
+        fedora: "elfutils-libelf-devel",
+        arch: "libelf",
+    },
+    Requirement {
+        why: "libelf unpacks sections with it",
+        what: Detect::Header("zlib.h"),
+        purposes: &[Build],
+        debian: &["zlib1g-dev"],
+        fedora: "zlib-devel",
+        arch: "zlib",
+    },
+    Requirement {
+        // Nothing of ours captures with libpcap: the configure script of the vendored xdp-tools insists on
+        // it, even when only libxdp is built, and its error in the middle of cargo's output is easy to miss.
+        why: "libxdp's configure script insists on it",
+        what: Detect::Header("pcap/dlt.h"),
+        purposes: &[Build],
+        debian: &["libpcap-dev"],
+        fedora: "libpcap-devel",
+        arch: "libpcap",
+    },
+    Requirement {
+        why: "shows and changes links, routes and neighbours of the lab",
+        what: Detect::Program("ip"),
+        purposes: &[Demo, Test],
+        debian: &["iproute2"],
+        fedora: "iproute",
+        arch: "iproute2",
+    },
+    Requirement {
+        why: "the ping that crosses the overlay",
+        what: Detect::Program("ping"),
+        purposes: &[Demo, Test],
+        debian: &["iputils-ping"],
+        fedora: "iputils",
+        arch: "iputils",
+    },
+    Requirement {
+        why: "runs the containers of `--docker`",
+        what: Detect::Program("dockerd"),
+        purposes: &[Docker],
+        debian: &["docker.io"],
+        fedora: "moby-engine",
+        arch: "docker",
+    },
+    Requirement {
+        why: "starts the containers of `--docker`",
+        what: Detect::Program("docker"),
+        purposes: &[Docker],
+        debian: &["docker-cli", "docker.io"],
+        fedora: "docker-cli",
+        arch: "docker",
+    },
+    Requirement {
+        why: "what the containers' image is made of, without a registry",
+        what: Detect::Program("busybox"),
+        purposes: &[Docker],
+        debian: &["busybox-static"],
+        fedora: "busybox",
+        arch: "busybox",
+    },
+    Requirement {
+        why: "captures for reading by eye, and compares with ours",
+        what: Detect::Program("tcpdump"),
+        purposes: &[Test],
+        debian: &["tcpdump"],
+        fedora: "tcpdump",
+        arch: "tcpdump",
+    },
+    Requirement {
+        why: "sends TCP and UDP through the overlay",
+        what: Detect::Program("iperf3"),
+        purposes: &[Test, Bench],
+        debian: &["iperf3"],
+        fedora: "iperf3",
+        arch: "iperf3",
+    },
+    Requirement {
+        why: "shows and changes the offloads of the lab's devices",
+        what: Detect::Program("ethtool"),
+        purposes: &[Test, Bench],
+        debian: &["ethtool"],
+        fedora: "ethtool",
+        arch: "ethtool",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_requirement_says_why_and_who_packages_it() {
+        for r in REQUIREMENTS {
+            assert!(!r.why.is_empty() && !r.debian.is_empty() && !r.purposes.is_empty(), "{}", r.name());
+            assert!(!r.fedora.is_empty() && !r.arch.is_empty(), "{}", r.name());
+        }
+    }
+
+    #[test]
+    fn the_contributors_page_names_every_debian_package() {
+        let page = std::fs::read_to_string(process::root().join("docs/contributing.md")).unwrap();
+        for package in REQUIREMENTS.iter().flat_map(|r| r.debian) {
+            assert!(page.contains(&format!("`{package}`")), "docs/contributing.md does not name {package}");
+        }
+    }
+
+    #[test]
+    fn a_library_is_recognised_with_and_without_a_version() {
+        let dir = std::env::temp_dir().join(format!("xtask-library-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (file, expected) in [
+            ("libclang.so", true),
+            ("libclang-14.so.14.0.6", true),
+            ("libclang.so.1", true),
+            ("libclang-cpp.a", false),
+        ] {
+            std::fs::write(dir.join(file), "").unwrap();
+            assert_eq!(has_library(&dir, "libclang"), expected, "{file}");
+            std::fs::remove_file(dir.join(file)).unwrap();
+        }
+        std::fs::remove_dir(&dir).unwrap();
+    }
+}
