@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod container;
 pub mod mirror;
 pub mod netns;
 pub mod watch;
