@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod container;
+pub mod kernel;
 pub mod mirror;
 pub mod netns;
 pub mod watch;

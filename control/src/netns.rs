@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use netlink_sys::AsyncSocket;
 use nix::sched::{CloneFlags, setns};
 
 /// Directory of the named namespaces (`ip-netns(8)`).
@@ -21,6 +22,7 @@ pub struct Netns {
     file: Arc<File>,
     inode: u64,
     label: Arc<str>,
+    path: Arc<Path>,
 }
 
 impl Netns {
@@ -44,15 +46,21 @@ impl Netns {
         Path::new(NETNS_DIR).join(name)
     }
 
-    fn open(path: &Path, label: &str) -> io::Result<Self> {
+    /// The namespace mounted at `path` (or a `/proc/PID/ns/net`); `label` names it in messages.
+    pub fn open(path: &Path, label: &str) -> io::Result<Self> {
         let file = File::open(path)?;
         let inode = file.metadata()?.ino();
-        Ok(Self { file: Arc::new(file), inode, label: label.into() })
+        Ok(Self { file: Arc::new(file), inode, label: label.into(), path: path.into() })
     }
 
     /// The namespace's identity: equal for two openings of one namespace.
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// What was opened; another namespace may stand there by now, so compare [`Netns::inode`].
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A name for messages.
@@ -74,10 +82,15 @@ impl Netns {
     /// Opens an rtnetlink connection inside the namespace and drives it on the current runtime.
     pub fn netlink(&self) -> io::Result<rtnetlink::Handle> {
         let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, _) = self.run(|| {
+        let (mut connection, handle, _) = self.run(|| {
             let _guard = runtime.enter();
             rtnetlink::new_connection()
         })?;
+        // Extended acknowledgements carry the kernel's own words beside the errno. Capped ones leave
+        // out the echo of the request, so that many outstanding answers fit in the receive buffer.
+        let socket = connection.socket_mut().socket_mut();
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
         runtime.spawn(connection);
         Ok(handle)
     }
