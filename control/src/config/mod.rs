@@ -1,313 +1,112 @@
-//! The configuration of one host, checked: what the rest of the crate works with.
+//! The configuration of one host: from a TOML file to checked values, with every problem's line.
 //!
-//! The file format is documented in `docs/configuration.md`.
+//! The file format is documented in `docs/configuration.md`. Reading goes in three steps: `reader` and `value`
+//! take the items one by one, `draft` puts them together, `validate` looks at what has to hold between them.
+//! Each step reports all it finds and goes on with the rest.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
+mod draft;
+mod error;
+pub mod manual;
+mod name;
+mod reader;
+mod schema;
+mod source;
+#[cfg(test)]
+mod tests;
+mod types;
+mod validate;
+mod value;
 
-use ipnet::IpNet;
-use vxdp_dataplane::wire::{MacAddr, Vni};
+use std::cell::RefCell;
+use std::path::Path;
 
-/// One host: its underlay and its overlays.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// The tunnel's side towards the network.
-    pub underlay: Underlay,
-    /// How frames are carried.
-    pub dataplane: Dataplane,
-    /// The daemon's own sockets.
-    pub control: Control,
-    /// The segments this host takes part in.
-    pub overlays: Vec<Overlay>,
+use toml::de::DeTable;
+
+pub use error::{ConfigError, Problem, Problems};
+pub use name::{IfName, InvalidName, NsName};
+pub use source::{KeyPath, Position, Source};
+pub use types::*;
+
+use self::draft::{Draft, OverlayDraft, Placed};
+use self::reader::Findings;
+
+/// The least MTU of a device that carries IPv6 (RFC 8200, section 5).
+pub const IPV6_MIN_MTU: u32 = 1280;
+
+/// A checked configuration and where its items stand in the file.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// Where it says so.
+    pub source: Source,
 }
 
-/// `[underlay]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Underlay {
-    /// NIC that carries the tunnel.
-    pub device: IfName,
-    /// Our VTEP address.
-    pub local: IpAddr,
+/// Reads and checks the file.
+///
+/// # Errors
+/// When it cannot be read, or with every problem it has.
+pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
+    let bytes =
+        std::fs::read(file).map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+    parse(file, &bytes)
 }
 
-/// `[dataplane]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dataplane {
-    /// What carries known unicast.
-    pub mode: Mode,
-    /// Queues used on the NIC and on every port, one thread each.
-    pub workers: u16,
-    /// Where the XDP program runs.
-    pub attach: XdpAttach,
-    /// Whether AF_XDP sockets are zero-copy.
-    pub zero_copy: ZeroCopy,
-    /// How workers wait for frames.
-    pub poll: Poll,
-}
-
-/// `[control]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
-    /// Unix socket of the API, mode 0600.
-    pub socket: PathBuf,
-    /// Address of the Prometheus endpoint.
-    pub metrics: Option<std::net::SocketAddr>,
-}
-
-/// `[[overlay]]`: one VNI and the namespace, bridge and vxlan device that carry it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlay {
-    /// VXLAN network identifier.
-    pub vni: Vni,
-    /// UDP destination port.
-    pub port: u16,
-    /// Name of the network namespace (`/run/netns/NAME`).
-    pub netns: NsName,
-    /// Bridge in that namespace.
-    pub bridge: IfName,
-    /// vxlan device in that namespace, a port of the bridge.
-    pub vxlan: IfName,
-    /// Addresses on the bridge; empty = none.
-    pub gateway: Vec<IpNet>,
-    /// MTU of bridge, vxlan device and veths; absent = underlay MTU minus the encapsulation.
-    pub mtu: Option<u32>,
-    /// Learn source MAC to VTEP from received frames.
-    pub learning: bool,
-    /// Answer ARP and NS from the device's neighbour table.
-    pub proxy: bool,
-    /// Notify on a missing FDB row.
-    pub l2miss: bool,
-    /// Notify on a missing neighbour row.
-    pub l3miss: bool,
-    /// Seconds until an unused learned row is dropped; 0 = never.
-    pub ageing: u32,
-    /// Outer time to live.
-    pub ttl: Ttl,
-    /// Outer type of service.
-    pub tos: Tos,
-    /// Outer don't-fragment bit.
-    pub df: Df,
-    /// Whether the outer IPv4 UDP checksum is computed.
-    pub udp_checksum: bool,
-    /// First and last outer UDP source port.
-    pub source_ports: (u16, u16),
-    /// Overrides `[dataplane] mode`.
-    pub mode: Option<Mode>,
-    /// Head-end replication: VTEPs of the all-zero FDB row.
-    pub flood: Vec<IpAddr>,
-    /// Local containers.
-    pub containers: Vec<Container>,
-    /// Directory of the containers on other hosts.
-    pub remotes: Vec<Remote>,
-}
-
-/// `[[overlay.container]]`: a veth between the bridge and a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// Which container.
-    pub attach: Attach,
-    /// Device name inside the container.
-    pub interface: IfName,
-    /// Device name on the bridge.
-    pub host_interface: IfName,
-    /// MAC of the inside end.
-    pub mac: MacAddr,
-    /// Addresses of the inside end, IPv4 or IPv6.
-    pub addresses: Vec<IpNet>,
-}
-
-/// How a container's network namespace is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attach {
-    /// Named namespace, `/run/netns/NAME`.
-    Netns(NsName),
-    /// Namespace of a process.
-    Pid(u32),
-    /// Name or id of a Docker container created with `--net=none`.
-    Docker(String),
-}
-
-/// `[[overlay.remote]]`: one MAC behind another VTEP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
-    /// MAC of the remote container.
-    pub mac: MacAddr,
-    /// Its addresses; each gives an ARP (or ND) row.
-    pub addresses: Vec<IpAddr>,
-    /// Underlay address of its host.
-    pub vtep: IpAddr,
-    /// When the rows are written.
-    pub install: Install,
-}
-
-/// When a remote's rows are written into the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Install {
-    /// At start.
-    Static,
-    /// When the kernel reports l2miss or l3miss.
-    OnMiss,
-}
-
-/// What carries known unicast frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// xdp where everything it needs is there, otherwise kernel.
-    Auto,
-    /// The kernel's vxlan device.
-    Kernel,
-    /// AF_XDP and userspace.
-    Xdp,
-}
-
-/// Where the XDP program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XdpAttach {
-    /// Driver where it works, else generic.
-    Auto,
-    /// In the driver only.
-    Driver,
-    /// After the socket buffer is made.
-    Generic,
-}
-
-/// AF_XDP zero-copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZeroCopy {
-    /// Where the driver offers it.
-    Auto,
-    /// Fail without it.
-    Require,
-    /// Always copy.
-    Off,
-}
-
-/// How workers wait for frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Poll {
-    /// Spin shortly after work, then sleep.
-    Adaptive,
-    /// Never sleep.
-    Busy,
-    /// Always sleep.
-    Interrupt,
-}
-
-/// Outer time to live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ttl {
-    /// The kernel's default for the underlay.
-    Auto,
-    /// Copied from the inner packet.
-    Inherit,
-    /// This value.
-    Fixed(std::num::NonZeroU8),
-}
-
-/// Outer type of service (IPv6: traffic class).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tos {
-    /// Copied from the inner packet.
-    Inherit,
-    /// This value.
-    Fixed(u8),
-}
-
-/// Outer don't-fragment bit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Df {
-    /// Clear.
-    Unset,
-    /// Set.
-    Set,
-    /// Copied from the inner packet.
-    Inherit,
-}
-
-/// Name of a network device: 1 to 15 bytes without `/`, `:` or white space, not `.` or `..`
-/// (the kernel's `dev_valid_name`, `net/core/dev.c`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IfName(String);
-
-/// Why a name of a device was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidName {
-    /// Nothing in it.
-    #[error("an empty name")]
-    Empty,
-    /// Longer than the kernel's limit.
-    #[error("`{name}` has {length} bytes; at most {max} are allowed")]
-    TooLong {
-        /// The name.
-        name: String,
-        /// Its length in bytes.
-        length: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A character that the kernel or the file system refuses.
-    #[error("`{0}` has a character that is not allowed in a name")]
-    Character(String),
-}
-
-impl IfName {
-    /// `IFNAMSIZ - 1`.
-    pub const MAX: usize = 15;
-
-    /// Checks the name as the kernel would.
-    pub fn new(name: &str) -> Result<Self, InvalidName> {
-        check_name(name, Self::MAX, |c| c == '/' || c == ':' || c.is_whitespace() || c == '\0')?;
-        Ok(Self(name.to_owned()))
+/// Checks the content of a file; `file` is its name for messages.
+///
+/// # Errors
+/// With every problem it has.
+pub fn parse(file: &Path, bytes: &[u8]) -> Result<Loaded, ConfigError> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let source = Source::new(file, &valid);
+            return Err(invalid(vec![syntax(&source, valid.len(), "not UTF-8 text".into())]));
+        }
+    };
+    let source = Source::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let problem = |error: &toml::de::Error| {
+            let offset = error.span().map_or(text.len(), |span| span.start);
+            syntax(&source, offset, error.message().to_owned())
+        };
+        return Err(invalid(errors.iter().map(problem).collect()));
     }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    let findings = RefCell::new(Findings::default());
+    let draft = draft::read(document.get_ref(), &findings);
+    let Findings { offsets, mut problems } = findings.into_inner();
+    validate::check(&draft, &mut problems);
+    let source = source.with_offsets(offsets);
+    if problems.is_empty()
+        && let Some(config) = finish(draft)
+    {
+        return Ok(Loaded { config, source });
     }
+    Err(invalid(problems.iter().map(|(key, message)| source.problem(key, message)).collect()))
 }
 
-/// Name of a network namespace under `/run/netns`: a plain file name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NsName(String);
-
-impl NsName {
-    /// `NAME_MAX`.
-    pub const MAX: usize = 255;
-
-    /// Checks that the name is a plain file name.
-    pub fn new(name: &str) -> Result<Self, InvalidName> {
-        check_name(name, Self::MAX, |c| c == '/' || c == '\0')?;
-        Ok(Self(name.to_owned()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+fn syntax(source: &Source, offset: usize, message: String) -> Problem {
+    Problem { position: Some(source.position(offset)), ..source.general_problem(message) }
 }
 
-fn check_name(name: &str, max: usize, refused: impl Fn(char) -> bool) -> Result<(), InvalidName> {
-    if name.is_empty() {
-        return Err(InvalidName::Empty);
-    }
-    if name.len() > max {
-        return Err(InvalidName::TooLong { name: name.to_owned(), length: name.len(), max });
-    }
-    if name == "." || name == ".." || name.chars().any(refused) {
-        return Err(InvalidName::Character(name.to_owned()));
-    }
-    Ok(())
+fn invalid(problems: Vec<Problem>) -> ConfigError {
+    ConfigError::Invalid(Problems::new(problems).expect("only called with a problem"))
 }
 
-impl fmt::Display for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for NsName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// A draft without problems is complete.
+fn finish(draft: Draft) -> Option<Config> {
+    let overlay = |placed: Placed<OverlayDraft>| {
+        let OverlayDraft { overlay, containers, remotes } = placed.value;
+        let containers = containers.into_iter().map(|placed| placed.value).collect();
+        let remotes = remotes.into_iter().map(|placed| placed.value).collect();
+        Overlay { containers, remotes, ..overlay }
+    };
+    Some(Config {
+        underlay: draft.underlay?,
+        dataplane: draft.dataplane,
+        control: draft.control,
+        overlays: draft.overlays.into_iter().map(overlay).collect(),
+    })
 }

@@ -1,0 +1,179 @@
+//! What has to hold between the items of a configuration.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::draft::{Draft, OverlayDraft, Placed};
+use super::{Attach, IfName, Install, KeyPath, NsName, Underlay};
+
+/// Problems found so far: the item to blame and what is wrong with it.
+type Problems = Vec<(KeyPath, String)>;
+
+/// Finds what does not fit together.
+pub(super) fn check(draft: &Draft, problems: &mut Problems) {
+    for Placed { path, value } in &draft.overlays {
+        unique_in_overlay(path, value, problems);
+        addresses_in_prefix(path, value, problems);
+        room_for_ipv6(path, value, problems);
+        answerable_misses(path, value, problems);
+        if let Some(underlay) = &draft.underlay {
+            vteps(path, value, underlay, problems);
+        }
+    }
+    unique_on_host(draft, problems);
+}
+
+/// Who has a value already.
+struct Taken<T>(HashMap<T, KeyPath>);
+
+impl<T: Eq + Hash> Taken<T> {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// Notes that `path` has `value`; a problem when another item had it before. `what` names the value.
+    fn take(&mut self, value: T, path: KeyPath, what: impl Display, problems: &mut Problems) {
+        match self.0.get(&value) {
+            Some(first) => problems.push((path, format!("{what} is taken by {first}"))),
+            None => drop(self.0.insert(value, path)),
+        }
+    }
+}
+
+/// Within a segment a MAC and an address each belong to one station.
+fn unique_in_overlay(path: &KeyPath, draft: &OverlayDraft, problems: &mut Problems) {
+    let (mut macs, mut addresses) = (Taken::new(), Taken::new());
+    for gateway in &draft.overlay.gateway {
+        addresses.take(gateway.addr(), path.key("gateway"), gateway.addr(), problems);
+    }
+    for Placed { path, value } in &draft.containers {
+        macs.take(value.mac, path.key("mac"), value.mac, problems);
+        for address in &value.addresses {
+            addresses.take(address.addr(), path.key("address"), address.addr(), problems);
+        }
+    }
+    for Placed { path, value } in &draft.remotes {
+        macs.take(value.mac, path.key("mac"), value.mac, problems);
+        for address in &value.addresses {
+            addresses.take(*address, path.key("address"), address, problems);
+        }
+    }
+}
+
+/// Where the bridge has an address of a family, stations of that family are its neighbours.
+fn addresses_in_prefix(path: &KeyPath, draft: &OverlayDraft, problems: &mut Problems) {
+    let gateways = &draft.overlay.gateway;
+    let mut check = |owner: &KeyPath, address: IpAddr| {
+        let family: Vec<&IpNet> =
+            gateways.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4()).collect();
+        if family.is_empty() || family.iter().any(|net| net.contains(&address)) {
+            return;
+        }
+        let prefixes: Vec<_> = family.iter().map(|net| net.trunc().to_string()).collect();
+        let prefixes = prefixes.join(" or ");
+        let message = format!("{address} is outside {prefixes}, the prefix of {}", path.key("gateway"));
+        problems.push((owner.key("address"), message));
+    };
+    for Placed { path, value } in &draft.containers {
+        value.addresses.iter().for_each(|net| check(path, net.addr()));
+    }
+    for Placed { path, value } in &draft.remotes {
+        value.addresses.iter().for_each(|address| check(path, *address));
+    }
+}
+
+/// The kernel takes IPv6 off a device whose MTU is below 1280 (RFC 8200, section 5).
+fn room_for_ipv6(path: &KeyPath, draft: &OverlayDraft, problems: &mut Problems) {
+    if let Some(mtu) = draft.overlay.mtu
+        && mtu < super::IPV6_MIN_MTU
+        && (draft.overlay.gateway.iter().any(|net| net.addr().is_ipv6())
+            || draft.containers.iter().flat_map(|c| &c.value.addresses).any(|net| net.addr().is_ipv6())
+            || draft.remotes.iter().flat_map(|r| &r.value.addresses).any(IpAddr::is_ipv6))
+    {
+        problems
+            .push((path.key("mtu"), format!("{mtu} is too small for IPv6 inside; expected 1280 or more")));
+    }
+}
+
+/// A remote that waits for a miss needs the kernel to report it.
+fn answerable_misses(path: &KeyPath, draft: &OverlayDraft, problems: &mut Problems) {
+    let waiting = |remote: &&Placed<super::Remote>| remote.value.install == Install::OnMiss;
+    for Placed { path: remote, value } in draft.remotes.iter().filter(waiting) {
+        let mut unreported = |reported: bool, key: &str| {
+            if !reported {
+                let message = format!("\"on-miss\" waits for a miss, but {} is false", path.key(key));
+                problems.push((remote.key("install"), message));
+            }
+        };
+        unreported(draft.overlay.l2miss, "l2miss");
+        if !value.addresses.is_empty() {
+            unreported(draft.overlay.l3miss, "l3miss");
+        }
+    }
+}
+
+/// Every other VTEP has an address of our family that is not ours.
+fn vteps(path: &KeyPath, draft: &OverlayDraft, underlay: &Underlay, problems: &mut Problems) {
+    let local = underlay.local;
+    let mut check = |path: KeyPath, vtep: IpAddr| {
+        if vtep == local {
+            problems.push((path, format!("{vtep} is our own address (underlay.local)")));
+        } else if vtep.is_ipv4() != local.is_ipv4() {
+            let family = if local.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message =
+                format!("{vtep} is of another family than underlay.local; expected an {family} address");
+            problems.push((path, message));
+        }
+    };
+    for Placed { path, value } in &draft.remotes {
+        check(path.key("vtep"), value.vtep);
+    }
+    let flood = &draft.overlay.flood;
+    flood.iter().for_each(|vtep| check(path.key("flood"), *vtep));
+    let mut taken = Taken::new();
+    for vtep in flood {
+        taken.take(*vtep, path.key("flood"), vtep, problems);
+    }
+}
+
+/// What the host has only once: tunnels, device names in a namespace, places in a container.
+fn unique_on_host(draft: &Draft, problems: &mut Problems) {
+    let mut tunnels = Taken::new();
+    let mut devices: Taken<(&NsName, &IfName)> = Taken::new();
+    let mut inside: Taken<(&Attach, &IfName)> = Taken::new();
+    for Placed { path, value } in &draft.overlays {
+        let overlay = &value.overlay;
+        let tunnel = format!("VNI {} on UDP port {}", overlay.vni, overlay.port);
+        tunnels.take((overlay.vni, overlay.port), path.key("vni"), tunnel, problems);
+        let netns = &overlay.netns;
+        let mut device = |name, path, problems: &mut Problems| {
+            devices.take((netns, name), path, format!("the name {name} in namespace {netns}"), problems);
+        };
+        device(&overlay.bridge, path.key("bridge"), problems);
+        device(&overlay.vxlan, path.key("vxlan"), problems);
+        for Placed { path, value } in &value.containers {
+            device(&value.host_interface, path.key("host_interface"), problems);
+            let what = format!("the name {} in that container", value.interface);
+            inside.take((&value.attach, &value.interface), path.key("interface"), what, problems);
+        }
+    }
+    own_namespaces(draft, problems);
+}
+
+/// A container inside an overlay's own namespace would meet its bridge by more than one way.
+fn own_namespaces(draft: &Draft, problems: &mut Problems) {
+    let owners: HashMap<&NsName, &KeyPath> =
+        draft.overlays.iter().rev().map(|placed| (&placed.value.overlay.netns, &placed.path)).collect();
+    for Placed { path, value } in draft.overlays.iter().flat_map(|placed| &placed.value.containers) {
+        if let Attach::Netns(name) = &value.attach
+            && let Some(owner) = owners.get(name)
+        {
+            let message = format!("namespace {name} belongs to {owner}; expected a container's");
+            problems.push((path.key("attach"), message));
+        }
+    }
+}
