@@ -4,7 +4,9 @@
 
 mod drop_reason;
 mod packet;
+mod port;
 pub mod wire;
+pub mod worker;
 
 pub use drop_reason::DropReason;
 pub use packet::{BATCH, Family, Ingress, Nanos, PortId, Slot, Verdict};
