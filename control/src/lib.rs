@@ -1,9 +1,14 @@
 //! Configuration, kernel overlay over rtnetlink, daemon, API: everything around the dataplane that may wait.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod config;
 pub mod container;
+pub mod daemon;
 pub mod kernel;
 pub mod mirror;
+pub mod misses;
+pub mod model;
 pub mod netns;
+pub mod segment;
 pub mod watch;

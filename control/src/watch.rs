@@ -12,6 +12,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
+use socket2::{SockFilter, SockRef};
 
 use crate::netns::Netns;
 
@@ -42,13 +43,64 @@ pub enum Notice {
     Overflow,
 }
 
+/// Which notifications of its groups a watch takes; the kernel keeps the others out of its buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// What changed.
+    Changes,
+    /// What the kernel asks for (`RTM_GETNEIGH`): l2miss, l3miss and resolution by an application.
+    Questions,
+}
+
+impl Only {
+    /// A socket filter (`Documentation/networking/filter.rst`) on the message's type.
+    fn program(self) -> [SockFilter; 4] {
+        // A filter loads in network byte order, and netlink's fields have the host's.
+        let question = u32::from(u16::from_be_bytes(RTM_GETNEIGH.to_ne_bytes()));
+        let (question_passes, other_passes) = match self {
+            Self::Questions => (u32::MAX, 0),
+            Self::Changes => (0, u32::MAX),
+        };
+        [
+            SockFilter::new(BPF_LOAD_HALF_WORD, 0, 0, NLMSG_TYPE),
+            SockFilter::new(BPF_JUMP_IF_EQUAL, 0, 1, question),
+            SockFilter::new(BPF_RETURN, 0, 0, question_passes),
+            SockFilter::new(BPF_RETURN, 0, 0, other_passes),
+        ]
+    }
+}
+
+/// `RTM_GETNEIGH` (`include/uapi/linux/rtnetlink.h`).
+const RTM_GETNEIGH: u16 = 30;
+/// Offset of a netlink message's type (`struct nlmsghdr`, `include/uapi/linux/netlink.h`).
+const NLMSG_TYPE: u32 = 4;
+/// `BPF_LD | BPF_H | BPF_ABS` (`include/uapi/linux/bpf_common.h`).
+const BPF_LOAD_HALF_WORD: u16 = 0x28;
+/// `BPF_JMP | BPF_JEQ | BPF_K`.
+const BPF_JUMP_IF_EQUAL: u16 = 0x15;
+/// `BPF_RET | BPF_K`.
+const BPF_RETURN: u16 = 0x06;
+
 impl Watch {
     /// Subscribes to `groups` in `namespace`.
     pub fn open(namespace: &Netns, groups: &[MulticastGroup]) -> io::Result<Self> {
+        Self::open_filtered(namespace, groups, None)
+    }
+
+    /// Subscribes to some of what `groups` carry in `namespace`.
+    pub fn open_only(namespace: &Netns, groups: &[MulticastGroup], only: Only) -> io::Result<Self> {
+        Self::open_filtered(namespace, groups, Some(only))
+    }
+
+    fn open_filtered(namespace: &Netns, groups: &[MulticastGroup], only: Option<Only>) -> io::Result<Self> {
         let runtime = tokio::runtime::Handle::current();
         let socket = namespace.run(|| {
             let _guard = runtime.enter();
             let mut socket = TokioSocket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+            if let Some(only) = only {
+                // Before the subscription, or it would not hold for what comes first.
+                SockRef::from(socket.socket_ref()).attach_filter(&only.program())?;
+            }
             socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
             for group in groups {
                 socket.socket_mut().add_membership(*group as u32)?;

@@ -35,6 +35,7 @@ use self::execute::Executor;
 use self::ledger::{Entry, Ledger};
 pub use self::netlink::Refusal;
 use self::observed::Observed;
+pub(crate) use self::place::as_text;
 use self::place::{LinkAt, Place};
 pub use self::plan::{Note, Plan, plan};
 use self::step::Step;

@@ -94,7 +94,7 @@ impl fmt::Display for LinkAt {
 }
 
 /// Serde of values that print and parse as text.
-pub(super) mod as_text {
+pub(crate) mod as_text {
     use std::fmt::Display;
     use std::str::FromStr;
 

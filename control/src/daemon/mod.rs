@@ -1,0 +1,359 @@
+//! The daemon: starts in order, turns what happens into events and decisions into deeds, stops in order.
+//!
+//! ```text
+//!  kernel ──netlink──▶ watches ─┐                        ┌─▶ worker ──▶ kernel
+//!  /run/netns, Docker ▶ places ─┼─▶ model::apply(state) ─┼─▶ clients
+//!  clients ──socket───▶ api ────┤      (no I/O)          └─▶ log, notes
+//!  signals, clock ──────────────┘
+//! ```
+
+mod desired;
+mod log;
+mod notes;
+mod places;
+mod rows;
+mod service;
+mod watches;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
+
+use self::log::Log;
+use self::notes::Notes;
+use self::service::Service;
+use self::worker::{Job, Worker};
+use crate::api::server::{self, Call, Claim};
+use crate::api::{Answer, Kind};
+use crate::config::{Config, Install};
+use crate::container;
+use crate::kernel::{Kernel, KernelError, Report};
+use crate::model::remembered::Remembered;
+use crate::model::{self, Change, Client, Event, State};
+use crate::netns::Netns;
+
+/// Events that wait for the model. When this is full the watches wait, and the kernel's own queues fill.
+const EVENTS: usize = 64;
+
+/// Requests that wait for the model; further clients wait in their own tasks.
+const CALLS: usize = 32;
+
+/// How long the clients' last answers may take when the daemon stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not start, or ends otherwise than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration names what is not there. Nothing was changed.
+    #[error("{}", .0.join("\n"))]
+    Missing(Vec<String>),
+    /// The socket cannot be had.
+    #[error(transparent)]
+    Api(#[from] server::Error),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The overlays could not be built; what was made has been taken back.
+    #[error("{0}")]
+    Build(String),
+    /// The system refused something.
+    #[error("cannot {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the configuration is at fault rather than the host.
+    pub fn is_bad_configuration(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// Reads the configuration again.
+pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
+
+/// Builds the overlays of `config` and keeps them as configured until a signal or a client ends it.
+///
+/// SIGTERM and SIGINT leave the kernel overlay forwarding; SIGHUP calls `reload`.
+pub async fn run(config: Config, reload: Reload) -> Result<(), Error> {
+    let signals = Signals::new().map_err(system("listen for signals"))?;
+    let config = Arc::new(config);
+    let claim = Claim::new(&config.control.socket)?;
+    let host = Netns::current().map_err(system("open the network namespace of this process"))?;
+    check(&host, &config).await?;
+    let remembered = remember(&config).await?;
+    let notes_path = Notes::path_beside(&config.control.socket);
+    let notes = Notes::create(&notes_path, &remembered).map_err(system("write the notes of added rows"))?;
+    let kernel = Kernel::open(host.clone(), &ledger_beside(&config.control.socket)).await?;
+
+    let started = Instant::now();
+    let (event_sender, events) = mpsc::channel(EVENTS);
+    let mut worker = Worker::new(kernel, host, Arc::clone(&config), event_sender.clone());
+    let mut log = Log::default();
+    let first = worker.reconcile(&remembered.rows()).await;
+    log.first(&first);
+    if let Some(error) = first.error {
+        return Err(Error::Build(error));
+    }
+    let mut background = JoinSet::new();
+    background.spawn(places::compare(worker.worked(), event_sender));
+    let (jobs, job_receiver) = mpsc::unbounded_channel();
+    let worker = tokio::spawn(worker.run(job_receiver));
+    let (call_sender, calls) = mpsc::channel(CALLS);
+    let clients = TaskTracker::new();
+    let api = tokio::spawn(claim.listen()?.serve(call_sender, clients.clone()));
+
+    let state = State::new(Arc::clone(&config), remembered, first);
+    let daemon = Daemon {
+        state,
+        started,
+        jobs,
+        asking: HashMap::new(),
+        asked: 0,
+        notes,
+        log,
+        reload,
+        service: Service::new(),
+    };
+    let stopping = Stopping { worker, api, background, clients, notes_path: &notes_path };
+    daemon.live(signals, events, calls).await.finish(stopping, claim).await
+}
+
+/// Where the ledger of the daemon at `socket` is.
+fn ledger_beside(socket: &Path) -> std::path::PathBuf {
+    socket.with_extension("ledger")
+}
+
+/// Removes everything that an earlier daemon at `socket` created. Fails while one is running.
+pub async fn down(socket: &Path) -> Result<Report, Error> {
+    let _claim = Claim::new(socket)?;
+    let host = Netns::current().map_err(system("open the network namespace of this process"))?;
+    let mut kernel = Kernel::open(host, &ledger_beside(socket)).await?;
+    let report = kernel.down().await?;
+    Notes::remove(&Notes::path_beside(socket)).map_err(system("remove the notes of added rows"))?;
+    Ok(report)
+}
+
+/// Whether everything that the configuration names is there. Changes nothing.
+async fn check(host: &Netns, config: &Config) -> Result<(), Error> {
+    let found =
+        desired::find(host, config, &[]).await.map_err(|error| Error::Missing(vec![error.to_string()]))?;
+    if found.away.is_empty() {
+        return Ok(());
+    }
+    let line = |((segment, interface), error): (&(_, String), &container::Error)| {
+        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+        format!("{segment}: {interface}: {error}{cause}")
+    };
+    Err(Error::Missing(found.away.iter().map(line).collect()))
+}
+
+/// What earlier daemons installed on misses and what operators added, as far as `config` still allows it.
+async fn remember(config: &Config) -> Result<Remembered, Error> {
+    let path = Notes::path_beside(&config.control.socket);
+    let mut remembered = Notes::read(&path).map_err(system("read the notes of added rows"))?;
+    remembered.keep_only(config);
+    for overlay in &config.overlays {
+        if overlay.remotes.iter().any(|remote| remote.install == Install::OnMiss) {
+            // No overlay yet, no rows.
+            let standing = rows::read(overlay).await.unwrap_or_default();
+            remembered.found(overlay, standing.into_iter().filter_map(|(_, row)| row));
+        }
+    }
+    Ok(remembered)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+            _ = self.hangup.recv() => Event::Reload,
+        }
+    }
+}
+
+struct Daemon {
+    state: State,
+    started: Instant,
+    jobs: mpsc::UnboundedSender<Job>,
+    asking: HashMap<Client, oneshot::Sender<Answer>>,
+    asked: u64,
+    notes: Notes,
+    log: Log,
+    reload: Reload,
+    service: Service,
+}
+
+/// The end of the main loop.
+struct Ended {
+    /// Who wants everything removed, if somebody does.
+    remove_for: Option<oneshot::Sender<Answer>>,
+}
+
+impl Daemon {
+    /// The main loop.
+    async fn live(
+        mut self,
+        mut signals: Signals,
+        mut events: mpsc::Receiver<Event>,
+        mut calls: mpsc::Receiver<Call>,
+    ) -> Ended {
+        self.service.ready(&self.state);
+        loop {
+            let deadline = self.state.deadline().map(|at| self.started + at);
+            let event = tokio::select! {
+                event = signals.next() => event,
+                Some(event) = events.recv() => event,
+                Some(call) = calls.recv() => self.take(call),
+                () = wait(deadline) => Event::Tick,
+                () = self.service.watchdog() => continue,
+            };
+            if let Some(ended) = self.handle(event) {
+                self.service.stopping();
+                return ended;
+            }
+        }
+    }
+
+    fn take(&mut self, call: Call) -> Event {
+        self.asked += 1;
+        let client = Client(self.asked);
+        self.asking.insert(client, call.answer);
+        Event::Asked(client, call.request)
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Ended> {
+        let mut changes = model::apply(&mut self.state, self.started.elapsed(), event);
+        while !changes.is_empty() {
+            for change in std::mem::take(&mut changes) {
+                match change {
+                    Change::Stop(client) => {
+                        let remove_for = client.and_then(|client| self.asking.remove(&client));
+                        return Some(Ended { remove_for });
+                    }
+                    Change::Load => {
+                        self.service.reloading();
+                        let loaded = Event::Loaded((self.reload)().map(Arc::new));
+                        changes.extend(model::apply(&mut self.state, self.started.elapsed(), loaded));
+                        self.service.ready(&self.state);
+                    }
+                    change => self.carry_out(change),
+                }
+            }
+        }
+        None
+    }
+
+    fn carry_out(&mut self, change: Change) {
+        let job = match change {
+            Change::Reconcile(config, rows) => Job::Reconcile(config, rows),
+            Change::Install(segment, answers) => Job::Install(segment, answers),
+            Change::Write(client, segment, rows) => Job::Write(client, segment, rows),
+            Change::Remove(client, segment, rows) => Job::Remove(client, segment, rows),
+            Change::Forget(client, segment, mac) => Job::Forget(client, segment, mac),
+            Change::Show(client, segments) => Job::Show(client, segments),
+            Change::Note(note) => {
+                if let Err(error) = self.notes.add(&note) {
+                    self.log.unnoted(&error);
+                }
+                return;
+            }
+            Change::Reply(client, answer) => {
+                if let Some(sender) = self.asking.remove(&client) {
+                    // The client may have hung up.
+                    let _ = sender.send(answer);
+                }
+                return;
+            }
+            Change::Log(say) => {
+                self.log.say(self.started.elapsed(), &say);
+                return;
+            }
+            Change::Load | Change::Stop(_) => return,
+        };
+        // The worker ends only after this sender is gone.
+        let _ = self.jobs.send(job);
+    }
+}
+
+async fn wait(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What still runs when the main loop has ended.
+struct Stopping<'a> {
+    worker: JoinHandle<Kernel>,
+    api: JoinHandle<()>,
+    background: JoinSet<()>,
+    clients: TaskTracker,
+    notes_path: &'a Path,
+}
+
+impl Ended {
+    /// Stops the rest in order: no new clients, no new jobs, the job under way to its end, removal if it is
+    /// wanted, last answers.
+    async fn finish(self, stopping: Stopping<'_>, claim: Claim) -> Result<(), Error> {
+        let Stopping { worker, api, mut background, clients, notes_path } = stopping;
+        api.abort();
+        let _ = api.await;
+        background.shutdown().await;
+        let kernel = worker.await.map_err(|error| Error::Build(format!("the worker broke: {error}")))?;
+        let mut outcome = Ok(());
+        if let Some(client) = self.remove_for {
+            let (answer, removed) = remove(kernel, notes_path).await;
+            outcome = removed;
+            let _ = client.send(answer);
+        }
+        // The lock goes before the answer is read: who asked for `down` may start a new daemon at once.
+        drop(claim);
+        clients.close();
+        let _ = timeout(LAST_ANSWERS, clients.wait()).await;
+        outcome
+    }
+}
+
+async fn remove(mut kernel: Kernel, notes: &Path) -> (Answer, Result<(), Error>) {
+    match kernel.down().await {
+        Ok(report) => {
+            let removed: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
+            let forgotten = Notes::remove(notes).map_err(system("remove the notes of added rows"));
+            (Answer::with(&serde_json::json!({ "removed": removed })), forgotten)
+        }
+        Err(error) => (Answer::refuse(Kind::Failed, worker::chain(&error)), Err(error.into())),
+    }
+}

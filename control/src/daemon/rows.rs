@@ -1,0 +1,199 @@
+//! Reads an overlay's rows for `fdb show`, and removes what the kernel learned for `fdb del`.
+
+use std::collections::HashMap;
+use std::io;
+
+use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use nix::net::if_::if_nameindex;
+use vxdp_dataplane::wire::MacAddr;
+
+use crate::api::status::{Origin, RowStatus, Table};
+use crate::config::Overlay;
+use crate::kernel::desired::Row as Wanted;
+use crate::mirror::message::{Life, Row};
+use crate::model::SeenRow;
+use crate::netns::Netns;
+
+/// Ticks per second of the times in a dump: `USER_HZ`, which is 100 on every architecture Linux still has
+/// but alpha (`jiffies_to_clock_t`, `kernel/time/time.c`).
+const USER_HZ: u32 = 100;
+
+/// Why rows cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No such namespace, or no socket in it.
+    #[error("cannot look into namespace {netns}: {source}")]
+    Namespace {
+        /// Its name.
+        netns: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The vxlan device or the bridge is not there.
+    #[error("there is no {device} in namespace {netns}")]
+    NoDevice {
+        /// The device.
+        device: String,
+        /// The namespace's name.
+        netns: String,
+    },
+    /// The kernel does not tell.
+    #[error("cannot read the rows: {0}")]
+    Netlink(Box<rtnetlink::Error>),
+}
+
+impl From<rtnetlink::Error> for Error {
+    fn from(error: rtnetlink::Error) -> Self {
+        Self::Netlink(Box::new(error))
+    }
+}
+
+/// Devices of a namespace, by index.
+type Names = HashMap<u32, String>;
+
+struct Place {
+    handle: rtnetlink::Handle,
+    names: Names,
+    vxlan: u32,
+    bridge: u32,
+}
+
+impl Place {
+    fn open(overlay: &Overlay) -> Result<Self, Error> {
+        let fail = |source| Error::Namespace { netns: overlay.netns.to_string(), source };
+        let netns = Netns::named(overlay.netns.as_str()).map_err(fail)?;
+        let names = netns.run(|| {
+            let listed = if_nameindex()?;
+            Ok(listed.iter().map(|link| (link.index(), link.name().to_string_lossy().into_owned())).collect())
+        });
+        let names: Names = names.map_err(fail)?;
+        let index = |device: &str| {
+            let found = names.iter().find(|(_, name)| *name == device).map(|(index, _)| *index);
+            let (device, netns) = (device.to_owned(), overlay.netns.to_string());
+            found.ok_or(Error::NoDevice { device, netns })
+        };
+        let (vxlan, bridge) = (index(overlay.vxlan.as_str())?, index(overlay.bridge.as_str())?);
+        Ok(Self { handle: netns.netlink().map_err(fail)?, names, vxlan, bridge })
+    }
+}
+
+/// Reads the rows of the overlay's vxlan device and bridge.
+pub(crate) async fn read(overlay: &Overlay) -> Result<Vec<SeenRow>, Error> {
+    let place = Place::open(overlay)?;
+    let mut seen = Vec::new();
+    for family in [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut dump = place.handle.neighbours().get().set_address_family(family).execute();
+        while let Some(message) = dump.try_next().await? {
+            seen.extend(of_message(overlay, &place, &message));
+        }
+    }
+    Ok(seen)
+}
+
+fn of_message(overlay: &Overlay, place: &Place, message: &NeighbourMessage) -> Option<SeenRow> {
+    let (used_s, updated_s) = ages(message);
+    let status = |table, mac: Option<MacAddr>, origin| RowStatus {
+        vni: overlay.vni.get(),
+        udp_port: overlay.port,
+        table,
+        mac: mac.map(|mac| mac.to_string()),
+        address: None,
+        vtep: None,
+        device: None,
+        state: word(message.header.state).to_owned(),
+        origin,
+        used_s,
+        updated_s,
+    };
+    match Row::read(message)? {
+        Row::Tunnel(row) if row.device == place.vxlan => {
+            let origin = if row.life == Life::Dynamic { Origin::Learned } else { Origin::Foreign };
+            let mut seen = status(Table::Vxlan, Some(row.mac), origin);
+            seen.vtep = row.vtep;
+            seen.device = Some(overlay.vxlan.to_string());
+            let wanted = row.vtep.map(|vtep| match row.mac {
+                MacAddr::ZERO => Wanted::Flood { vtep },
+                mac => Wanted::Fdb { mac, vtep },
+            });
+            Some((seen, wanted))
+        }
+        Row::Bridge(row) if row.bridge == place.bridge => {
+            let origin = match row.life {
+                Life::Dynamic => Origin::Learned,
+                // Addresses of the ports and of the bridge itself.
+                Life::Permanent => Origin::Kernel,
+                Life::Static => Origin::Foreign,
+            };
+            let mut seen = status(Table::Bridge, Some(row.mac), origin);
+            seen.device = place.names.get(&row.port).cloned();
+            let wanted = (row.port == place.vxlan).then_some(Wanted::Bridge { mac: row.mac });
+            Some((seen, wanted))
+        }
+        Row::Neighbour(row) if row.device == place.vxlan => {
+            let origin = match message.header.state {
+                NeighbourState::Permanent => Origin::Foreign,
+                // Multicast and broadcast.
+                NeighbourState::Noarp => Origin::Kernel,
+                _ => Origin::Learned,
+            };
+            let mut seen = status(Table::Neighbour, row.mac, origin);
+            seen.address = Some(row.address);
+            seen.device = Some(overlay.vxlan.to_string());
+            let wanted = row.mac.map(|mac| Wanted::Neighbour { address: row.address, mac });
+            Some((seen, wanted))
+        }
+        _ => None,
+    }
+}
+
+/// Seconds since the row was used and since it changed.
+fn ages(message: &NeighbourMessage) -> (Option<u64>, Option<u64>) {
+    let info = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::CacheInfo(info) => Some(info),
+        _ => None,
+    });
+    let seconds = |ticks: u32| u64::from(ticks / USER_HZ);
+    (info.map(|info| seconds(info.used)), info.map(|info| seconds(info.updated)))
+}
+
+fn word(state: NeighbourState) -> &'static str {
+    match state {
+        NeighbourState::Incomplete => "incomplete",
+        NeighbourState::Reachable => "reachable",
+        NeighbourState::Stale => "stale",
+        NeighbourState::Delay => "delay",
+        NeighbourState::Probe => "probe",
+        NeighbourState::Failed => "failed",
+        NeighbourState::Noarp => "static",
+        NeighbourState::Permanent => "permanent",
+        _ => "none",
+    }
+}
+
+/// The rows that the kernel learned about `mac`, for removal. A refusal says why there is nothing to remove.
+pub(crate) async fn learned(overlay: &Overlay, mac: MacAddr) -> Result<Vec<Wanted>, String> {
+    let rows = read(overlay).await.map_err(|error| error.to_string())?;
+    let text = mac.to_string();
+    let of_mac: Vec<&SeenRow> =
+        rows.iter().filter(|(row, _)| row.mac.as_deref() == Some(text.as_str())).collect();
+    let learned: Vec<Wanted> = of_mac
+        .iter()
+        .filter(|(row, _)| row.origin == Origin::Learned)
+        .filter_map(|(_, wanted)| *wanted)
+        .collect();
+    if !learned.is_empty() {
+        return Ok(learned);
+    }
+    Err(match of_mac.first() {
+        None => format!("there is no row for {mac}"),
+        Some((row, None)) => format!(
+            "{mac} is behind {}, on this host; the kernel keeps that row",
+            row.device.as_deref().unwrap_or("a device")
+        ),
+        Some((_, Some(_))) => {
+            format!("the rows for {mac} were added by another program; remove them with `bridge fdb del`")
+        }
+    })
+}
