@@ -4,9 +4,15 @@
 
 mod drop_reason;
 mod packet;
+pub mod path;
 mod port;
+mod stats;
+pub mod table;
 pub mod wire;
 pub mod worker;
 
 pub use drop_reason::DropReason;
 pub use packet::{BATCH, Family, Ingress, Nanos, PortId, Slot, Verdict};
+pub use path::process;
+pub use stats::{COUNTED_PORTS, COUNTED_VTEPS, Flow, Local, Stats};
+pub use table::{OverlayId, Tables, VtepId};

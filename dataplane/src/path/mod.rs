@@ -1,0 +1,148 @@
+//! The way of a batch of frames: judged and looked up first, then written.
+
+mod decap;
+pub mod ecn;
+mod encap;
+pub mod entropy;
+pub mod unfinished;
+
+use decap::Admitted;
+
+use crate::stats::Flow;
+use crate::table::{OverlayId, Tables, VtepId, second_of};
+use crate::wire::EthHeader;
+use crate::{BATCH, DropReason, Ingress, Local, Nanos, PortId, Slot, Verdict};
+
+/// What is to be done with a frame.
+#[derive(Clone, Copy)]
+enum Plan {
+    Encap(Departure),
+    Decap(Admitted),
+    Drop(DropReason),
+}
+
+/// A container's frame that has a VTEP to go to.
+#[derive(Clone, Copy)]
+struct Departure {
+    overlay: OverlayId,
+    vtep: VtepId,
+    port: PortId,
+}
+
+/// Gives every frame of a batch its verdict, and its bytes the form in which they leave.
+///
+/// `now` is the time of the batch. Nothing is allocated, and no content of a frame makes it panic.
+/// Drops are counted here.
+pub fn process(now: Nanos, batch: &mut [Slot<'_>], tables: &Tables, local: &mut Local) {
+    let second = second_of(now);
+    for batch in batch.chunks_mut(BATCH) {
+        let mut plans = [Plan::Drop(DropReason::NotSpecified); BATCH];
+        // All lookups before the first write: they do not depend on each other, so the processor waits for
+        // several of the cache lines at once.
+        for (slot, plan) in batch.iter().zip(&mut plans) {
+            *plan = match slot.ingress {
+                Ingress::Underlay => decap::admit(slot.data, tables, second).map(Plan::Decap),
+                Ingress::Port(port) => depart(slot.data, port, tables, second).map(Plan::Encap),
+            }
+            .unwrap_or_else(Plan::Drop);
+        }
+        let mut tally = Tally::new(local);
+        for (slot, plan) in batch.iter_mut().zip(&plans) {
+            slot.verdict = match plan {
+                Plan::Decap(admitted) => arrive(slot.data, admitted, &mut tally),
+                Plan::Encap(departure) => leave(slot.data, departure, tables, &mut tally),
+                Plan::Drop(reason) => Err(*reason),
+            }
+            .unwrap_or_else(|reason| tally.dropped(reason));
+        }
+        tally.flush();
+    }
+}
+
+#[inline]
+fn depart(data: &[u8], port: PortId, tables: &Tables, second: u32) -> Result<Departure, DropReason> {
+    let row = tables.port(port).ok_or(DropReason::UnknownPort)?;
+    let room = tables.underlay().family().encap_room();
+    let (eth, _) = data.get(room..).and_then(EthHeader::parse).ok_or(DropReason::NoHeadroom)?;
+    let vtep = tables.remote(row.overlay, eth.destination()).ok_or(DropReason::VxlanNoRemote)?;
+    tables.local_sender(row.overlay, eth.source(), port, second);
+    Ok(Departure { overlay: row.overlay, vtep, port })
+}
+
+#[inline]
+fn leave(
+    data: &mut [u8],
+    departure: &Departure,
+    tables: &Tables,
+    tally: &mut Tally<'_>,
+) -> Result<Verdict, DropReason> {
+    let overlay = tables.overlay(departure.overlay).ok_or(DropReason::VxlanVniNotFound)?;
+    let row = tables.vtep_with_template(departure.vtep).ok_or(DropReason::UnknownVtep)?;
+    let template = row.template.as_ref().ok_or(DropReason::NeighFailed)?;
+    let family = tables.underlay().family();
+    encap::encap(data, family, overlay, template, tally.next_ident())?;
+    let bytes = data.len() - family.encap_room();
+    tally.count(Way::Encap, departure.vtep, departure.port, bytes);
+    Ok(Verdict::ToUnderlay { len: data.len() })
+}
+
+#[inline]
+fn arrive(data: &mut [u8], admitted: &Admitted, tally: &mut Tally<'_>) -> Result<Verdict, DropReason> {
+    let len = decap::strip(data, admitted)?;
+    tally.count(Way::Decap, admitted.vtep, admitted.port, len);
+    Ok(Verdict::ToPort { port: admitted.port, len })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Encap,
+    Decap,
+}
+
+/// Sums up neighbouring frames of one VTEP and port before they are added to the counters: batches are mostly
+/// runs of the same.
+struct Tally<'a> {
+    local: &'a mut Local,
+    run: Option<(Way, VtepId, PortId)>,
+    flow: Flow,
+}
+
+impl<'a> Tally<'a> {
+    fn new(local: &'a mut Local) -> Self {
+        Self { local, run: None, flow: Flow::default() }
+    }
+
+    #[inline]
+    fn count(&mut self, way: Way, vtep: VtepId, port: PortId, bytes: usize) {
+        if self.run != Some((way, vtep, port)) {
+            self.flush();
+            self.run = Some((way, vtep, port));
+        }
+        self.flow.count(bytes);
+    }
+
+    fn flush(&mut self) {
+        let flow = std::mem::take(&mut self.flow);
+        match self.run.take() {
+            Some((Way::Encap, vtep, port)) => self.local.count_encap(vtep, port, flow),
+            Some((Way::Decap, vtep, port)) => self.local.count_decap(vtep, port, flow),
+            None => {}
+        }
+    }
+
+    #[cold]
+    fn dropped(&mut self, reason: DropReason) -> Verdict {
+        self.local.count_drops(reason, 1);
+        Verdict::Drop(reason)
+    }
+
+    /// The next IPv4 identification: unlike zero, it lets a packet without DF be fragmented on the way
+    /// (RFC 6864, section 4.2), as the kernel's tunnels do (`iptunnel_xmit`).
+    fn next_ident(&mut self) -> u16 {
+        self.local.ident = self.local.ident.wrapping_add(1);
+        self.local.ident
+    }
+}
+
+#[cfg(test)]
+mod tests;
