@@ -12,8 +12,8 @@ use vxdp_control::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink
 use vxdp_control::mirror::follow::Follower;
 use vxdp_control::mirror::nexthop::Resolution;
 use vxdp_control::mirror::state::{Change, Place};
-use vxdp_dataplane::PortId;
 use vxdp_dataplane::wire::{MacAddr, Vni};
+use vxdp_dataplane::{OverlayId, PortId};
 
 /// Longest wait for a change; it takes milliseconds, but a loaded machine must not fail the test.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ async fn a_port_that_comes_and_goes_takes_its_macs_along() {
     tables.until("appeared", LIMIT, |t| t.ports.contains_key(&0)).await;
     let device = tables.ports[&0];
     let port = PortId::new(4);
-    tables.asks.send(Ask::PortUp { overlay: 0, device, port }).await.unwrap();
+    tables.asks.send(Ask::PortUp { overlay: OverlayId::new(0), device, port }).await.unwrap();
     tables.until("local", LIMIT, |t| t.macs.get(&remote(2)) == Some(&Place::Local(port))).await;
     host.ip("link del veth2");
     tables.until("vanished", LIMIT, |t| t.ports.is_empty() && t.macs.is_empty()).await;

@@ -1,10 +1,10 @@
 //! What the follower is told to follow, what it tells, and what it can be asked.
 
 use tokio::sync::oneshot;
-use vxdp_dataplane::PortId;
 use vxdp_dataplane::wire::{MacAddr, Vni};
+use vxdp_dataplane::{OverlayId, PortId};
 
-use super::state::{Change, OverlayId};
+use super::state::Change;
 use crate::netns::Netns;
 
 /// An overlay as the follower finds it.

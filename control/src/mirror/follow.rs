@@ -15,6 +15,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::wire::MacAddr;
 
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
@@ -22,7 +23,7 @@ use super::fdb::Fdb;
 use super::link::{find_underlay, name_of};
 use super::message::{NeighbourRow, Row};
 use super::query;
-use super::state::{Change, Effects, Mirror, OverlayId};
+use super::state::{Change, Effects, Mirror};
 use crate::netns::Netns;
 use crate::watch::{Notice, Watch};
 
@@ -90,7 +91,7 @@ impl Follower {
         watches.spawn(forward(Watch::open(host, &groups)?, From::Host, sender.clone()));
         let mut inodes = Vec::new();
         let mut namespaces: Vec<Namespace> = Vec::new();
-        for (overlay, source) in (0..).zip(&sources) {
+        for (overlay, source) in (0..).map(OverlayId::new).zip(&sources) {
             if let Some(known) = inodes.iter().position(|inode| *inode == source.netns.inode()) {
                 namespaces[known].overlays.push(overlay);
                 continue;
@@ -249,14 +250,14 @@ impl Follower {
     /// Whether a device of ours has this name.
     fn ours(&self, namespace: usize, name: &str) -> bool {
         let overlays = self.namespaces[namespace].overlays.iter();
-        let mut sources = overlays.map(|overlay| &self.sources[usize::from(*overlay)]);
+        let mut sources = overlays.map(|overlay| &self.sources[usize::from(overlay.get())]);
         sources.any(|source| source.names().any(|ours| ours == name))
     }
 
     fn overlay_of(&self, namespace: usize, row: &Row) -> Option<OverlayId> {
         let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
         overlays.iter().copied().find(|overlay| {
-            let source = &self.sources[usize::from(*overlay)];
+            let source = &self.sources[usize::from(overlay.get())];
             match row {
                 Row::Bridge(row) => devices.get(&source.bridge) == Some(&row.bridge),
                 Row::Tunnel(row) => devices.get(&source.vxlan) == Some(&row.device),
@@ -329,7 +330,7 @@ impl Follower {
         self.port_facts(namespace, &old, work, out);
         let mut fresh: HashMap<OverlayId, Fdb> = HashMap::new();
         for overlay in &self.namespaces[namespace].overlays {
-            let source = &self.sources[usize::from(*overlay)];
+            let source = &self.sources[usize::from(overlay.get())];
             let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
             fresh.insert(*overlay, Fdb::new(source.vni, source.port, vxlan));
         }
@@ -358,7 +359,7 @@ impl Follower {
     ) {
         let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
         for overlay in overlays.iter().copied() {
-            for (port, name) in self.sources[usize::from(overlay)].ports.iter().enumerate() {
+            for (port, name) in self.sources[usize::from(overlay.get())].ports.iter().enumerate() {
                 let (before, after) = (old.get(name), devices.get(name));
                 if before == after {
                     continue;

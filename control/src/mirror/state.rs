@@ -3,17 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use vxdp_dataplane::PortId;
 use vxdp_dataplane::wire::MacAddr;
+use vxdp_dataplane::{OverlayId, PortId, VtepId};
 
 use super::fdb::{Ageing, Fdb, Target, TargetChange};
 use super::message::{NeighbourRow, Row};
 use super::nexthop::{Nexthops, Resolution, Route};
-
-/// Number of an overlay within the daemon: its position in the configuration.
-pub type OverlayId = u16;
-/// Number of a VTEP within the daemon; given when the first row names it, free again after the last.
-pub type VtepId = u32;
 
 /// Where the fast path sends a MAC's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +110,7 @@ impl Mirror {
 
     /// The forwarding rows of an overlay.
     pub fn fdb(&self, overlay: OverlayId) -> Option<&Fdb> {
-        self.overlays.get(usize::from(overlay)).map(|overlay| &overlay.fdb)
+        self.overlays.get(usize::from(overlay.get())).map(|overlay| &overlay.fdb)
     }
 
     /// Number of a VTEP, if a row names it.
@@ -137,7 +132,7 @@ impl Mirror {
     pub fn row(&mut self, overlay: OverlayId, row: &Row, present: bool) -> Effects {
         let mut effects = Effects::default();
         let capacity = self.capacity;
-        let Some(entry) = self.overlays.get_mut(usize::from(overlay)) else { return effects };
+        let Some(entry) = self.overlays.get_mut(usize::from(overlay.get())) else { return effects };
         let fdb = &mut entry.fdb;
         let (Row::Bridge(_) | Row::Tunnel(_)) = row else { return effects };
         if present && fdb.len() >= capacity && !fdb.knows(row) {
@@ -161,7 +156,7 @@ impl Mirror {
     /// A fresh dump takes the place of an overlay's table.
     pub fn dumped(&mut self, overlay: OverlayId, fresh: Fdb) -> Effects {
         let mut effects = Effects::default();
-        let Some(entry) = self.overlays.get_mut(usize::from(overlay)) else { return effects };
+        let Some(entry) = self.overlays.get_mut(usize::from(overlay.get())) else { return effects };
         let old = std::mem::replace(&mut entry.fdb, fresh);
         for change in entry.fdb.changes_since(&old) {
             self.retarget(overlay, old.target(change.mac), change, &mut effects);
@@ -181,7 +176,7 @@ impl Mirror {
 
     fn port(&mut self, overlay: OverlayId, device: u32, port: Option<PortId>) -> Effects {
         let mut effects = Effects::default();
-        let Some(entry) = self.overlays.get_mut(usize::from(overlay)) else { return effects };
+        let Some(entry) = self.overlays.get_mut(usize::from(overlay.get())) else { return effects };
         let before = match port {
             Some(port) => entry.ports.insert(device, port),
             None => entry.ports.remove(&device),
@@ -256,7 +251,7 @@ impl Mirror {
     }
 
     fn port_of(&self, overlay: OverlayId, device: u32) -> Option<PortId> {
-        self.overlays.get(usize::from(overlay))?.ports.get(&device).copied()
+        self.overlays.get(usize::from(overlay.get()))?.ports.get(&device).copied()
     }
 
     fn acquire(&mut self, vtep: IpAddr, effects: &mut Effects) -> Option<VtepId> {
@@ -264,8 +259,11 @@ impl Mirror {
             entry.rows += 1;
             return Some(entry.id);
         }
-        // Numbers are dense: as many are in use as there are VTEPs, or wait in `free`.
-        let id = self.free.pop().or_else(|| VtepId::try_from(self.vteps.len()).ok())?;
+        // Numbers are dense: as many are in use as there are VTEPs, or wait in `free`. When they run out,
+        // the MACs of further VTEPs stay with the kernel.
+        let next =
+            || u32::try_from(self.vteps.len()).ok().filter(|next| *next < VtepId::LIMIT).map(VtepId::new);
+        let id = self.free.pop().or_else(next)?;
         self.vteps.insert(vtep, VtepEntry { id, rows: 1 });
         self.nexthops.follow(vtep);
         effects.ask_route.push(vtep);
@@ -293,6 +291,7 @@ mod tests {
     use crate::mirror::nexthop::Unresolved;
     use vxdp_dataplane::wire::Vni;
 
+    const FIRST: OverlayId = OverlayId::new(0);
     const NIC: u32 = 2;
     const VXLAN: u32 = 5;
     const VETH: u32 = 6;
@@ -323,7 +322,8 @@ mod tests {
         Row::Bridge(BridgeRow { bridge: 4, port, mac: mac(last), vlan: None, life: Life::Static })
     }
 
-    fn learn(mirror: &mut Mirror, overlay: OverlayId, last: u8, vtep: IpAddr) -> Effects {
+    fn learn(mirror: &mut Mirror, overlay: u16, last: u8, vtep: IpAddr) -> Effects {
+        let overlay = OverlayId::new(overlay);
         mirror.row(overlay, &bridge(last, VXLAN), true);
         mirror.row(overlay, &tunnel(last, vtep), true)
     }
@@ -336,8 +336,8 @@ mod tests {
         assert_eq!(
             effects.changes,
             [
-                Change::Vtep { id: 0, address: ip(22), resolution: unresolved },
-                Change::Mac { overlay: 0, mac: mac(3), place: Some(Place::Remote(0)) },
+                Change::Vtep { id: VtepId::new(0), address: ip(22), resolution: unresolved },
+                Change::Mac { overlay: FIRST, mac: mac(3), place: Some(Place::Remote(VtepId::new(0))) },
             ]
         );
         assert_eq!(effects.ask_route, [ip(22)]);
@@ -349,12 +349,12 @@ mod tests {
         let mut mirror = mirror();
         learn(&mut mirror, 0, 3, ip(22));
         learn(&mut mirror, 0, 4, ip(22));
-        let first = mirror.row(0, &tunnel(3, ip(22)), false);
-        assert_eq!(first.changes, [Change::Mac { overlay: 0, mac: mac(3), place: None }]);
-        let last = mirror.row(0, &tunnel(4, ip(22)), false);
-        assert_eq!(last.changes.last(), Some(&Change::VtepGone { id: 0, address: ip(22) }));
+        let first = mirror.row(FIRST, &tunnel(3, ip(22)), false);
+        assert_eq!(first.changes, [Change::Mac { overlay: FIRST, mac: mac(3), place: None }]);
+        let last = mirror.row(FIRST, &tunnel(4, ip(22)), false);
+        assert_eq!(last.changes.last(), Some(&Change::VtepGone { id: VtepId::new(0), address: ip(22) }));
         learn(&mut mirror, 0, 5, ip(23));
-        assert_eq!(mirror.vtep(ip(23)), Some(0));
+        assert_eq!(mirror.vtep(ip(23)), Some(VtepId::new(0)));
         assert_eq!(mirror.nexthops().vteps().collect::<Vec<_>>(), [ip(23)]);
     }
 
@@ -362,10 +362,13 @@ mod tests {
     fn a_mac_that_moves_between_vteps_is_never_without_one() {
         let mut mirror = mirror();
         learn(&mut mirror, 0, 3, ip(22));
-        let effects = mirror.row(0, &tunnel(3, ip(23)), true);
+        let effects = mirror.row(FIRST, &tunnel(3, ip(23)), true);
         let places: Vec<_> = effects.changes.iter().filter(|c| matches!(c, Change::Mac { .. })).collect();
-        assert_eq!(places, [&Change::Mac { overlay: 0, mac: mac(3), place: Some(Place::Remote(1)) }]);
-        assert_eq!(effects.changes.last(), Some(&Change::VtepGone { id: 0, address: ip(22) }));
+        assert_eq!(
+            places,
+            [&Change::Mac { overlay: FIRST, mac: mac(3), place: Some(Place::Remote(VtepId::new(1))) }]
+        );
+        assert_eq!(effects.changes.last(), Some(&Change::VtepGone { id: VtepId::new(0), address: ip(22) }));
     }
 
     #[test]
@@ -377,31 +380,31 @@ mod tests {
             NeighbourRow { device: NIC, address: ip(22), mac: Some(HOP), valid: true, upkeep: Upkeep::Use };
         let effects = mirror.neighbour(&row, true);
         let resolution = Resolution::Resolved { next_hop: HOP, mtu: None };
-        assert_eq!(effects.changes, [Change::Vtep { id: 0, address: ip(22), resolution }]);
+        assert_eq!(effects.changes, [Change::Vtep { id: VtepId::new(0), address: ip(22), resolution }]);
         let effects = mirror.neighbours_dumped(NIC, &[]);
         let resolution = Resolution::Unresolved(Unresolved::NoNeighbour(ip(22)));
-        assert_eq!(effects.changes, [Change::Vtep { id: 0, address: ip(22), resolution }]);
+        assert_eq!(effects.changes, [Change::Vtep { id: VtepId::new(0), address: ip(22), resolution }]);
     }
 
     #[test]
     fn macs_behind_a_bridge_port_follow_its_port_in_and_out_of_service() {
         let mut mirror = mirror();
-        let known = mirror.row(0, &bridge(2, VETH), true);
-        assert_eq!(known.changes, [Change::Mac { overlay: 0, mac: mac(2), place: None }]);
+        let known = mirror.row(FIRST, &bridge(2, VETH), true);
+        assert_eq!(known.changes, [Change::Mac { overlay: FIRST, mac: mac(2), place: None }]);
         let place = Some(Place::Local(PortId::new(7)));
-        let change = |place| vec![Change::Mac { overlay: 0, mac: mac(2), place }];
-        assert_eq!(mirror.port_up(0, VETH, PortId::new(7)).changes, change(place));
-        assert_eq!(mirror.port_up(0, VETH, PortId::new(7)), Effects::default());
-        assert_eq!(mirror.port_down(0, VETH).changes, change(None));
+        let change = |place| vec![Change::Mac { overlay: FIRST, mac: mac(2), place }];
+        assert_eq!(mirror.port_up(FIRST, VETH, PortId::new(7)).changes, change(place));
+        assert_eq!(mirror.port_up(FIRST, VETH, PortId::new(7)), Effects::default());
+        assert_eq!(mirror.port_down(FIRST, VETH).changes, change(None));
     }
 
     #[test]
     fn one_overlays_rows_are_not_anothers() {
         let mut mirror = mirror();
         learn(&mut mirror, 0, 3, ip(22));
-        assert_eq!(mirror.fdb(1).map(Fdb::len), Some(0));
+        assert_eq!(mirror.fdb(OverlayId::new(1)).map(Fdb::len), Some(0));
         learn(&mut mirror, 1, 3, ip(23));
-        assert_eq!(mirror.fdb(0).and_then(|fdb| fdb.target(mac(3))), Some(Target::Vtep(ip(22))));
+        assert_eq!(mirror.fdb(FIRST).and_then(|fdb| fdb.target(mac(3))), Some(Target::Vtep(ip(22))));
     }
 
     #[test]
@@ -425,8 +428,8 @@ mod tests {
                 Row::Neighbour(_) => None,
             };
         }
-        mirror.dumped(0, fresh);
+        mirror.dumped(FIRST, fresh);
         assert_eq!(mirror.vtep(ip(22)), None);
-        assert_eq!(mirror.fdb(0).and_then(|fdb| fdb.target(mac(4))), Some(Target::Vtep(ip(23))));
+        assert_eq!(mirror.fdb(FIRST).and_then(|fdb| fdb.target(mac(4))), Some(Target::Vtep(ip(23))));
     }
 }

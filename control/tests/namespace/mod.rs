@@ -35,6 +35,11 @@ impl Host {
         run(Command::new(program).args(["-n", &self.0]).args(words.split(' ')))
     }
 
+    /// What any program prints inside.
+    pub(crate) fn run(&self, program: &str, words: &str) -> String {
+        run(Command::new("ip").args(["netns", "exec", &self.0, program]).args(words.split(' ')))
+    }
+
     /// `bridge -batch -` with these lines.
     pub(crate) fn bridge_batch(&self, lines: &str) {
         let mut command = Command::new("bridge");

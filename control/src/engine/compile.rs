@@ -1,0 +1,217 @@
+//! Compiles the configuration and the mirror's changes into the tables of workers and XDP programs.
+//!
+//! One model, two compilers of it: [`dataplane::Tables`](vxdp_dataplane::Tables) for userspace, map writes
+//! for the XDP programs.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use vxdp_dataplane::table::{
+    Change as Table, Df, NextHop, Overlay, Policy, PortRange, Tos, Ttl, UdpChecksum, Vtep, ZeroUdp6,
+};
+use vxdp_dataplane::wire::MacAddr;
+use vxdp_dataplane::{OverlayId, VtepId};
+
+use crate::config;
+use crate::mirror::nexthop::Resolution;
+use crate::mirror::state::{Change, Place};
+
+/// What is known of the underlay's routes beside the mirror's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// MTU of the underlay device, in bytes.
+    pub mtu: u32,
+    /// The host's default time to live (`net.ipv4.ip_default_ttl`) or hop limit.
+    pub hop_limit: u8,
+}
+
+/// A write to the maps of the XDP programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapWrite {
+    /// A MAC's place; `None` removes it.
+    Mac {
+        /// Its segment.
+        overlay: OverlayId,
+        /// The address.
+        mac: MacAddr,
+        /// Where it is.
+        place: Option<Place>,
+    },
+    /// A VTEP's address, and whether the programs may redirect frames for it.
+    Vtep {
+        /// Its number.
+        id: VtepId,
+        /// Its underlay address.
+        address: IpAddr,
+        /// Whether its next hop is known.
+        resolved: bool,
+    },
+}
+
+/// What changes bring about, in the order in which it must be done: a program must never redirect a frame
+/// that the worker's tables do not know.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// First: what the programs must stop redirecting.
+    pub before: Vec<MapWrite>,
+    /// Second: the workers' tables.
+    pub tables: Vec<Table>,
+    /// Third: what the programs may redirect from now on.
+    pub after: Vec<MapWrite>,
+}
+
+/// The segment of an overlay of the configuration over an underlay with address `local`.
+pub fn overlay(overlay: &config::Overlay, local: IpAddr) -> Overlay {
+    let policy = Policy {
+        ttl: match overlay.ttl {
+            config::Ttl::Auto => Ttl::Auto,
+            config::Ttl::Inherit => Ttl::Inherit,
+            config::Ttl::Fixed(hops) => Ttl::Fixed(hops),
+        },
+        tos: match overlay.tos {
+            config::Tos::Inherit => Tos::Inherit,
+            config::Tos::Fixed(tos) => Tos::Fixed(tos),
+        },
+        df: match overlay.df {
+            config::Df::Unset => Df::Unset,
+            config::Df::Set => Df::Set,
+            config::Df::Inherit => Df::Inherit,
+        },
+        // As the kernel's device is made (`kernel::vxlan`): over IPv6 it is always there, and a missing one
+        // is accepted.
+        udp_checksum: if overlay.udp_checksum || local.is_ipv6() {
+            UdpChecksum::Computed
+        } else {
+            UdpChecksum::Zero
+        },
+        zero_udp6: ZeroUdp6::Accept,
+        source_ports: PortRange::new(overlay.source_ports.0, overlay.source_ports.1),
+    };
+    Overlay { vni: overlay.vni, port: overlay.port, policy }
+}
+
+/// Compiles changes of the mirror.
+pub fn changes(changes: &[Change], path: Path) -> Compiled {
+    let mut tables = Vec::with_capacity(changes.len() * 2);
+    // The programs' maps are written out of order, so of several writes of one entry only the last counts.
+    let mut macs = HashMap::new();
+    let mut vteps = HashMap::new();
+    for change in changes {
+        match *change {
+            Change::Mac { overlay, mac, place } => {
+                macs.insert((overlay, mac), place);
+                let (vtep, port) = match place {
+                    Some(Place::Remote(vtep)) => (Some(vtep), None),
+                    Some(Place::Local(port)) => (None, Some(port)),
+                    None => (None, None),
+                };
+                tables.push(Table::Remote { overlay, mac, vtep });
+                tables.push(Table::Local { overlay, mac, port });
+            }
+            Change::Vtep { id, address, resolution } => {
+                let next_hop = next_hop(resolution, path);
+                vteps.insert(id, (address, next_hop.is_some()));
+                tables.push(Table::Vtep(id, Some(Vtep { address, next_hop })));
+            }
+            Change::VtepGone { id, address } => {
+                vteps.insert(id, (address, false));
+                tables.push(Table::Vtep(id, None));
+            }
+        }
+    }
+    let macs = macs.into_iter().map(|((overlay, mac), place)| MapWrite::Mac { overlay, mac, place });
+    let vteps = vteps.into_iter();
+    let vteps = vteps.map(|(id, (address, resolved))| MapWrite::Vtep { id, address, resolved });
+    let (after, before) = vteps.chain(macs).partition(MapWrite::opens);
+    Compiled { before, tables, after }
+}
+
+impl MapWrite {
+    /// Whether the programs redirect more after it.
+    fn opens(&self) -> bool {
+        match self {
+            Self::Mac { place, .. } => place.is_some(),
+            Self::Vtep { resolved, .. } => *resolved,
+        }
+    }
+}
+
+/// The next hop that the tables hold: none while unresolved.
+fn next_hop(resolution: Resolution, path: Path) -> Option<NextHop> {
+    let Resolution::Resolved { next_hop, mtu } = resolution else { return None };
+    let mtu = mtu.map_or(path.mtu, |route| route.min(path.mtu));
+    // An IP packet has no more than 65,535 bytes, whatever the device could take.
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    Some(NextHop { mac: next_hop, mtu, hop_limit: path.hop_limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::nexthop::Unresolved;
+    use vxdp_dataplane::PortId;
+
+    const PATH: Path = Path { mtu: 1500, hop_limit: 64 };
+    const OVERLAY: OverlayId = OverlayId::new(0);
+    const MAC: MacAddr = MacAddr::new([2, 0x42, 10, 0, 0, 3]);
+    const VTEP: VtepId = VtepId::new(1);
+
+    fn ip() -> IpAddr {
+        IpAddr::from([192, 168, 10, 22])
+    }
+
+    fn resolved(mtu: Option<u32>) -> Change {
+        Change::Vtep { id: VTEP, address: ip(), resolution: Resolution::Resolved { next_hop: MAC, mtu } }
+    }
+
+    #[test]
+    fn what_appears_is_in_the_tables_before_the_programs_know_it() {
+        let place = Some(Place::Remote(VTEP));
+        let compiled = changes(&[resolved(None), Change::Mac { overlay: OVERLAY, mac: MAC, place }], PATH);
+        assert!(compiled.before.is_empty());
+        assert_eq!(compiled.after.len(), 2);
+    }
+
+    #[test]
+    fn what_goes_is_withdrawn_from_the_programs_first() {
+        let unresolved = Resolution::Unresolved(Unresolved::NoNeighbour(ip()));
+        let gone = [
+            Change::Mac { overlay: OVERLAY, mac: MAC, place: None },
+            Change::Vtep { id: VTEP, address: ip(), resolution: unresolved },
+            Change::VtepGone { id: VTEP, address: ip() },
+        ];
+        let compiled = changes(&gone, PATH);
+        assert_eq!(compiled.before.len(), 2);
+        assert!(compiled.after.is_empty());
+    }
+
+    #[test]
+    fn what_comes_and_goes_at_once_is_never_left_with_the_programs() {
+        let place = |place| Change::Mac { overlay: OVERLAY, mac: MAC, place };
+        let compiled = changes(&[place(Some(Place::Remote(VTEP))), place(None)], PATH);
+        assert!(compiled.after.is_empty());
+        assert_eq!(compiled.before, [MapWrite::Mac { overlay: OVERLAY, mac: MAC, place: None }]);
+    }
+
+    #[test]
+    fn a_mac_has_one_place_in_the_tables() {
+        let place = Some(Place::Local(PortId::new(3)));
+        let compiled = changes(&[Change::Mac { overlay: OVERLAY, mac: MAC, place }], PATH);
+        assert_eq!(
+            compiled.tables,
+            [
+                Table::Remote { overlay: OVERLAY, mac: MAC, vtep: None },
+                Table::Local { overlay: OVERLAY, mac: MAC, port: Some(PortId::new(3)) },
+            ]
+        );
+    }
+
+    #[test]
+    fn the_narrower_of_route_and_device_is_the_paths_mtu() {
+        let mtu = |route| match changes(&[resolved(route)], PATH).tables[..] {
+            [Table::Vtep(_, Some(Vtep { next_hop: Some(hop), .. }))] => hop.mtu,
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!([mtu(None), mtu(Some(1400)), mtu(Some(9000))], [1500, 1400, 1500]);
+    }
+}
