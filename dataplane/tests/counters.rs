@@ -1,0 +1,17 @@
+//! Holds `docs/counters.md` and the enum of drop reasons together.
+
+use vxdp_dataplane::DropReason;
+
+const DOCUMENT: &str = include_str!("../../docs/counters.md");
+
+#[test]
+fn the_document_lists_every_reason_in_order_and_no_other() {
+    let rows: Vec<_> = DOCUMENT.lines().filter(|line| line.starts_with("| `")).collect();
+    let ours = |prefixed| {
+        let reasons =
+            DropReason::ALL.iter().filter(move |reason| reason.name().starts_with("VXDP_") == prefixed);
+        reasons.map(|reason| format!("| `{}` | {} |", reason.name(), reason.description()))
+    };
+    let expected: Vec<_> = ours(false).chain(ours(true)).collect();
+    assert_eq!(rows, expected);
+}
