@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod ebpf;
 mod lab;
 mod process;
 mod run;
@@ -28,6 +29,7 @@ enum Command {
     Lab(lab::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Ebpf(ebpf::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Ebpf(args) => ebpf::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

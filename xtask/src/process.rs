@@ -118,7 +118,7 @@ pub(crate) fn privileged(program: &Path) -> Result<Command> {
     if find("sudo").is_none() {
         bail!("{name} needs {missing}: start this command as root, or install sudo");
     }
-    println!("{name} needs {missing}: running it through sudo");
+    eprintln!("{name} needs {missing}: running it through sudo");
     let mut sudo = command("sudo");
     let keep = kept_environment(std::env::vars_os().map(|(name, _)| name));
     if !keep.is_empty() {

@@ -9,6 +9,8 @@ use std::fmt::Write;
 ///
 /// A package that brings a daemon (Docker does) starts it when it is installed; the commands here start
 /// what they need by themselves, so `policy-rc.d` forbids it for the time of the installation.
+/// `--no-remove`: nothing here is worth taking away what somebody installed (`rustc-web` and Debian's own
+/// `rustc` exclude each other). Standard output stays clean for the command that is being set up for.
 const INSTALL: &str = r#"
 set -e
 policy=/usr/sbin/policy-rc.d
@@ -18,7 +20,7 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get install --yes --quiet --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+apt-get install --yes --quiet --no-install-recommends --no-remove -o DPkg::Lock::Timeout=120 "$@" >&2
 "#;
 
 /// Whether this is a system that apt installs packages on.
@@ -38,7 +40,7 @@ pub(super) fn install(missing: &[&Requirement]) -> Result<()> {
         if result.is_ok() || fresh {
             return result;
         }
-        println!("that failed; the package lists may be too old");
+        eprintln!("that failed; the package lists may be too old");
         update()?;
         fresh = true;
     }
@@ -55,7 +57,7 @@ fn try_install(missing: &[&Requirement]) -> Result<()> {
             packages.push(package);
         }
     }
-    println!("installing with apt-get:\n{}", plan.trim_end());
+    eprintln!("installing with apt-get:\n{}", plan.trim_end());
     let mut shell = process::as_root("sh", &format!("installing {}", packages.join(" ")))?;
     shell.args(["-c", INSTALL, "sh"]).args(&packages).stdin(std::process::Stdio::inherit());
     let status = shell.status().context("cannot start a shell for apt-get")?;
@@ -93,11 +95,11 @@ fn has_lists() -> bool {
 
 /// Fetches the package lists. One unreachable source is no reason to give up: the others may have it all.
 fn update() -> Result<()> {
-    println!("fetching the package lists: apt-get update");
+    eprintln!("fetching the package lists: apt-get update");
     let mut apt = process::as_root("apt-get", "apt-get update")?;
-    apt.args(["update", "--quiet", "-o", "DPkg::Lock::Timeout=120"]);
+    apt.args(["update", "--quiet", "-o", "DPkg::Lock::Timeout=120"]).stdout(std::io::stderr());
     if let Err(error) = process::run(&mut apt) {
-        println!("{error:#}; going on with the lists there are");
+        eprintln!("{error:#}; going on with the lists there are");
     }
     Ok(())
 }

@@ -39,6 +39,8 @@ pub(crate) enum Purpose {
     Test,
     /// `cargo xtask bench`
     Bench,
+    /// `cargo xtask ebpf`
+    Ebpf,
 }
 
 impl Purpose {

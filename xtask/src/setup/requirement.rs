@@ -1,6 +1,7 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Bench, Build, Demo, Docker, Test};
+use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test};
+use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,10 @@ pub(super) enum Detect {
     Header(&'static str),
     /// A shared library whose file name starts like this.
     Library(&'static str),
+    /// A file, of which one name is all that matters.
+    File(&'static str),
+    /// The compiler of the XDP programs.
+    EbpfCompiler,
 }
 
 impl Requirement {
@@ -37,6 +42,8 @@ impl Requirement {
             Detect::Program(name) => format!("program {name}"),
             Detect::Header(name) => format!("header <{name}>"),
             Detect::Library(name) => format!("library {name}.so"),
+            Detect::File(name) => format!("file {name}"),
+            Detect::EbpfCompiler => format!("{} with LLVM {}", toolchain::RUSTC, toolchain::LLVM),
         }
     }
 
@@ -46,6 +53,8 @@ impl Requirement {
             Detect::Program(name) => process::find(name).is_some(),
             Detect::Header(name) => include_dirs().iter().any(|dir| dir.join(name).is_file()),
             Detect::Library(name) => library_dirs().iter().any(|dir| has_library(dir, name)),
+            Detect::File(name) => Path::new(name).exists(),
+            Detect::EbpfCompiler => toolchain::has_compiler(),
         }
     }
 }
@@ -90,7 +99,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "compiles libbpf and links every crate",
         what: Detect::Program("gcc"),
-        purposes: &[Build],
+        purposes: &[Build, Ebpf],
         debian: &["gcc"],
         fedora: "gcc",
         arch: "gcc",
@@ -98,7 +107,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "the C library's and the kernel's headers",
         what: Detect::Header("linux/if_xdp.h"),
-        purposes: &[Build],
+        purposes: &[Build, Ebpf],
         debian: &["libc6-dev"],
         fedora: "glibc-devel",
         arch: "linux-api-headers",
@@ -240,6 +249,30 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         debian: &["ethtool"],
         fedora: "ethtool",
         arch: "ethtool",
+    },
+    Requirement {
+        why: "compiles the XDP programs",
+        what: Detect::EbpfCompiler,
+        purposes: &[Ebpf],
+        debian: &["rustc-web"],
+        fedora: "rust",
+        arch: "rust",
+    },
+    Requirement {
+        why: "the core library, compiled for BPF along with the XDP programs",
+        what: Detect::File(toolchain::CORE),
+        purposes: &[Ebpf],
+        debian: &["rust-web-src"],
+        fedora: "rust-src",
+        arch: "rust-src",
+    },
+    Requirement {
+        why: "what bpf-linker is built on",
+        what: Detect::File(toolchain::LLVM_CONFIG),
+        purposes: &[Ebpf],
+        debian: &["llvm-22-dev"],
+        fedora: "llvm-devel",
+        arch: "llvm",
     },
 ];
 

@@ -31,7 +31,7 @@ pub(super) fn ensure() -> Result<()> {
             missing.join(" and ")
         );
     }
-    println!("installing with rustup: {}", missing.join(" "));
+    eprintln!("installing with rustup: {}", missing.join(" "));
     process::run(process::command("rustup").args(["component", "add"]).args(&missing))
 }
 

@@ -1,6 +1,7 @@
 //! The licences of everything we link, held to the list in `xtask/licences.txt`.
 
 use super::spdx;
+use crate::ebpf::toolchain;
 use crate::process;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -12,8 +13,11 @@ pub(super) fn check() -> Result<()> {
     let allowed = parse_list(&text);
     let mut cargo = process::cargo();
     // Only what is built here: crates for other systems would have to be downloaded to be judged.
-    cargo.args(["metadata", "--format-version=1", "--locked", "--all-features", "--filter-platform"]);
-    let metadata = process::output(cargo.arg(host()?))?;
+    cargo.args(["metadata", "--format-version=1", "--locked", "--all-features"]);
+    for platform in [host()?.as_str(), toolchain::TARGET] {
+        cargo.args(["--filter-platform", platform]);
+    }
+    let metadata = process::output(&mut cargo)?;
     let metadata: Value = serde_json::from_slice(&metadata).context("cargo metadata printed no JSON")?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let foreign: Vec<_> = packages.iter().filter(|p| !p["source"].is_null()).collect();
