@@ -13,6 +13,6 @@ pub mod worker;
 
 pub use drop_reason::DropReason;
 pub use packet::{BATCH, Family, Ingress, Nanos, PortId, Slot, Verdict};
-pub use path::process;
+pub use path::{Tunnel, process};
 pub use stats::{COUNTED_PORTS, COUNTED_VTEPS, Flow, Local, Stats};
 pub use table::{OverlayId, Tables, VtepId};

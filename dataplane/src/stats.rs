@@ -1,10 +1,10 @@
 //! A worker's counters: written by one thread, read by any.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::worker::Counter;
 use crate::{DropReason, PortId, VtepId};
 
 /// VTEPs that get a counter of their own; frames of later ones are counted in the totals only.
@@ -30,20 +30,6 @@ impl Flow {
     pub(crate) fn count(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes as u64;
-    }
-}
-
-/// A counter with one writer: the store needs no locked instruction.
-#[derive(Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -82,7 +68,7 @@ struct Totals {
 /// The counters of one worker: what it gave a verdict to, never reset.
 ///
 /// `encap` counts frames sent towards the underlay, `decap` frames sent towards a container; a frame that then
-/// found no room in a transmit ring is counted under [`DropReason::FullRing`] as well.
+/// found no way out is counted under [`DropReason::FullRing`] or [`DropReason::DevReady`] as well.
 /// Figures are read without a lock: each is exact, a set of them may be a batch apart.
 pub struct Stats {
     totals: CachePadded<Totals>,

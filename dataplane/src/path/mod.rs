@@ -4,7 +4,10 @@ mod decap;
 pub mod ecn;
 mod encap;
 pub mod entropy;
+mod tunnel;
 pub mod unfinished;
+
+pub use tunnel::Tunnel;
 
 use decap::Admitted;
 
