@@ -109,9 +109,9 @@ impl Packed {
 /// How many frames a socket's rings hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lent {
-    /// Frames in [`Place::Rx`].
+    /// Lent for reception.
     pub rx: usize,
-    /// Frames in [`Place::Tx`].
+    /// Lent for transmission.
     pub tx: usize,
 }
 

@@ -68,7 +68,7 @@ pub struct UmemSpec {
 }
 
 impl UmemSpec {
-    /// Enough for the underlay and up to 64 ports per queue: 16384 frames of 2 KiB, 32 MiB per worker.
+    /// Enough for the underlay and up to 63 ports per queue: 16384 frames of 2 KiB, 32 MiB per worker.
     ///
     /// Half of the frames wait for packets, half are for transmission; see [`crate::worker::Shares`].
     /// Too few: ports get short fill rings and lose bursts. Too many: memory that is pinned for nothing.

@@ -56,13 +56,13 @@ pub struct SocketStats {
     pub kick_errno: Counter,
     /// 1 once the device is gone and the socket is dead.
     pub gone: Counter,
-    /// [`KernelCounters::rx_dropped`], refreshed every second.
+    /// Frames that the kernel dropped because none was in the fill ring, or because they did not fit one. Refreshed every second.
     pub kernel_rx_dropped: Counter,
-    /// [`KernelCounters::rx_ring_full`], refreshed every second.
+    /// Frames that the kernel dropped because the RX ring was full. Refreshed every second.
     pub kernel_rx_ring_full: Counter,
-    /// [`KernelCounters::rx_fill_ring_empty`], refreshed every second.
+    /// Times the kernel found the fill ring empty. Refreshed every second.
     pub kernel_rx_fill_ring_empty: Counter,
-    /// [`KernelCounters::tx_invalid_descs`], refreshed every second.
+    /// Descriptors that the kernel skipped as invalid. Refreshed every second.
     pub kernel_tx_invalid_descs: Counter,
 }
 
