@@ -48,6 +48,9 @@ impl Executor {
 
     /// Does the step. What is there already and what is gone already are successes.
     pub(super) async fn perform(&mut self, step: &Step) -> Result<(), Refusal> {
+        for made in step.made() {
+            self.indices.remove(made);
+        }
         match step {
             Step::CreateNetns { name } => Ok(namespace::create(name)?),
             Step::RemoveNetns { name } => {
@@ -83,14 +86,14 @@ impl Executor {
             Step::AddAddress { at, address } => self.address(at, *address, Presence::There).await,
             Step::RemoveAddress { at, address } => self.address(at, *address, Presence::Gone).await,
             Step::AddRow { .. } | Step::RemoveRow { .. } => {
-                let outcomes = self.perform_rows(&[step]).await;
+                let outcomes = self.perform_rows(std::slice::from_ref(step)).await;
                 outcomes.into_iter().collect()
             }
         }
     }
 
     /// Does a batch of row steps: sends all, then collects the answers, one for each.
-    pub(super) async fn perform_rows(&mut self, steps: &[&Step]) -> Vec<Result<(), Refusal>> {
+    pub(super) async fn perform_rows(&mut self, steps: &[Step]) -> Vec<Result<(), Refusal>> {
         let mut asked = Vec::with_capacity(steps.len());
         for step in steps {
             asked.push(self.send_row(step).await);

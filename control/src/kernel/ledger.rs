@@ -41,7 +41,7 @@ pub struct Ledger {
 pub struct Created {
     /// Named namespaces, with their inode once known.
     pub netns: BTreeMap<String, Option<u64>>,
-    /// Devices (of a veth the end on the bridge), with their index once known.
+    /// Devices (of a veth both ends), with their index once known.
     pub links: BTreeMap<LinkAt, Option<u32>>,
     /// Addresses.
     pub addresses: BTreeSet<(LinkAt, IpNet)>,
@@ -50,7 +50,7 @@ pub struct Created {
 }
 
 /// One object that was created.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "object", rename_all = "kebab-case")]
 pub enum Entry {
     /// A named namespace.
@@ -98,14 +98,13 @@ enum Line {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Reading or writing failed.
-    #[error("cannot {what} the ledger {}", path.display())]
+    #[error("cannot {what} the ledger {}: {source}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's answer.
-        #[source]
         source: io::Error,
     },
     /// A line is not what we write.
@@ -156,10 +155,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes entries out.
+    /// Takes entries out, if they are in.
     pub(super) fn remove(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
-        self.append(entries, Line::Remove)?;
-        for entry in entries {
+        let entries: Vec<Entry> = entries.iter().filter(|entry| self.created.has(entry)).cloned().collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.append(&entries, Line::Remove)?;
+        for entry in &entries {
             self.created.remove(entry);
         }
         self.dead += 2 * entries.len();
@@ -173,7 +176,7 @@ impl Ledger {
     /// another one of the same name, its row says something else.
     pub(super) fn forget_gone(&mut self, observed: &Observed) -> Result<(), LedgerError> {
         let gone = self.created.gone(observed);
-        if gone.is_empty() { Ok(()) } else { self.remove(&gone) }
+        self.remove(&gone)
     }
 
     fn append(&mut self, entries: &[Entry], line: fn(Entry) -> Line) -> Result<(), LedgerError> {

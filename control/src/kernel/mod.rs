@@ -25,14 +25,18 @@ pub mod plan;
 pub mod step;
 pub mod vxlan;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+
+use tracing::warn;
 
 use self::desired::{Desired, Row, UnderlayFacts};
 pub use self::error::{Failure, KernelError, PlanError};
 use self::execute::Executor;
-use self::ledger::{Entry, Ledger};
+use self::ledger::{Entry, Ledger, LedgerError};
 pub use self::netlink::Refusal;
 use self::observed::Observed;
 pub(crate) use self::place::as_text;
@@ -117,7 +121,7 @@ impl Kernel {
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at(batch_length(rest));
             rest = behind;
-            for (step, outcome) in batch.iter().zip(self.perform(&mut executor, batch).await?) {
+            for (step, outcome) in batch.iter().zip(self.perform(&mut executor, batch).await) {
                 match outcome {
                     Ok(()) => done.push(step.clone()),
                     Err(refusal) => failures.push(Failure::new(step, refusal)),
@@ -130,7 +134,7 @@ impl Kernel {
     /// Adds rows to a standing overlay without looking at the rest: for misses and for the API.
     /// A row that stands with another value is replaced.
     pub async fn install(&mut self, overlay: &config::Overlay, rows: &[Row]) -> Result<Report, KernelError> {
-        let at = vxlan_of(overlay);
+        let at = Arc::new(vxlan_of(overlay));
         let tunnel = (overlay.vni, overlay.port);
         let add = |&row: &Row| Step::AddRow { at: at.clone(), tunnel, row, was: None };
         self.carry_out_rows(rows.iter().map(add).collect()).await
@@ -142,7 +146,7 @@ impl Kernel {
         overlay: &config::Overlay,
         rows: &[Row],
     ) -> Result<Report, KernelError> {
-        let at = vxlan_of(overlay);
+        let at = Arc::new(vxlan_of(overlay));
         let tunnel = (overlay.vni, overlay.port);
         let remove = |&row: &Row| Step::RemoveRow { at: at.clone(), tunnel, row };
         self.carry_out_rows(rows.iter().map(remove).collect()).await
@@ -157,52 +161,54 @@ impl Kernel {
     /// Does the steps, or none of them.
     async fn carry_out(&mut self, executor: &mut Executor, steps: &[Step]) -> Result<(), KernelError> {
         let mut done: Vec<&Step> = Vec::new();
+        let replaced = steps.iter().filter_map(Step::removes);
+        let ours: HashSet<Entry> = replaced.filter(|entry| self.ledger.created().has(entry)).collect();
         let mut rest = steps;
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at(batch_length(rest));
             rest = behind;
             let mut failed = None;
-            for (step, outcome) in batch.iter().zip(self.perform(executor, batch).await?) {
+            for (step, outcome) in batch.iter().zip(self.perform(executor, batch).await) {
                 match outcome {
                     Ok(()) => done.push(step),
                     Err(refusal) => failed = failed.or(Some(Failure::new(step, refusal))),
                 }
             }
             if let Some(mut failure) = failed {
-                failure.left_behind = self.undo(executor, &done).await?;
+                failure.left_behind = self.undo(executor, &done, &ours).await;
                 return Err(failure.into());
             }
         }
         Ok(())
     }
 
-    /// Does a batch: the ledger first, then the kernel, then the ledger again for what turned out
-    /// otherwise. The inner results are the steps' own; the outer one is the ledger's.
-    async fn perform(
-        &mut self,
-        executor: &mut Executor,
-        batch: &[Step],
-    ) -> Result<Vec<Result<(), Refusal>>, KernelError> {
+    /// Does a batch: the ledger first, then the kernel, then the ledger again for what has become of it.
+    /// One outcome for each step, up to the first that was stopped before it began.
+    async fn perform(&mut self, executor: &mut Executor, batch: &[Step]) -> Vec<Result<(), Refusal>> {
         let mut outcomes: Vec<Result<(), Refusal>> = Vec::with_capacity(batch.len());
         for step in batch {
             outcomes.push(self.hook.as_mut().map_or(Ok(()), |hook| hook(step).map_err(Refusal::from)));
         }
         let go = outcomes.iter().position(Result::is_err).unwrap_or(batch.len());
-        let before: Vec<Entry> = batch[..go].iter().filter_map(Step::creates).collect();
-        let new: Vec<Entry> = before.into_iter().filter(|entry| !self.ledger.created().has(entry)).collect();
-        self.ledger.add(&new)?;
         outcomes.truncate(go + 1);
+        let created = batch[..go].iter().flat_map(Step::creates);
+        let new: Vec<Entry> = created.filter(|entry| !self.ledger.created().has(entry)).collect();
+        if let Err(error) = self.ledger.add(&new) {
+            return vec![Err(error.into())];
+        }
         match &batch[..go] {
             [] => {}
             [step] if !step.is_row() => outcomes[0] = executor.perform(step).await,
             rows => {
-                let rows: Vec<&Step> = rows.iter().collect();
-                let answers = executor.perform_rows(&rows).await;
+                let answers = executor.perform_rows(rows).await;
                 outcomes.splice(..go, answers);
             }
         }
-        self.settle(executor, batch, &outcomes, &new).await?;
-        Ok(outcomes)
+        if let Err(error) = self.settle(executor, batch, &outcomes, &new).await {
+            // The ledger names something that is gone, or does not know an index: both are allowed for.
+            warn!(%error, "the ledger is behind");
+        }
+        outcomes
     }
 
     /// Brings the ledger up to date with what the steps have done.
@@ -212,61 +218,71 @@ impl Kernel {
         batch: &[Step],
         outcomes: &[Result<(), Refusal>],
         new: &[Entry],
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), LedgerError> {
         let mut known = Vec::new();
         let mut gone = Vec::new();
         for (step, outcome) in batch.iter().zip(outcomes) {
-            match (outcome, step) {
-                (Ok(()), Step::CreateNetns { name }) => {
-                    let inode = executor.inode(&Place::Named(name.clone())).ok();
-                    known.push(Entry::Netns { name: name.clone(), inode });
+            match outcome {
+                Ok(()) => {
+                    gone.extend(step.removes());
+                    for entry in step.creates() {
+                        known.extend(identified(executor, entry).await);
+                    }
                 }
-                (
-                    Ok(()),
-                    Step::CreateBridge { at, .. }
-                    | Step::CreateVxlan { at, .. }
-                    | Step::CreateVeth { at, .. },
-                ) => {
-                    let index = executor.index(at).await.ok();
-                    known.push(Entry::Link { at: at.clone(), index });
-                }
-                (Ok(()), step) => gone.extend(step.removes()),
-                (Err(_), step) => gone.extend(step.creates().filter(|entry| new.contains(entry))),
+                Err(_) => gone.extend(step.creates().into_iter().filter(|entry| new.contains(entry))),
             }
         }
-        gone.retain(|entry| self.ledger.created().has(entry));
         self.ledger.add(&known)?;
-        if !gone.is_empty() {
-            self.ledger.remove(&gone)?;
-        }
-        Ok(())
+        self.ledger.remove(&gone)
     }
 
-    /// Takes steps back, newest first; returns those that could not be.
+    /// Takes steps back, newest first; returns those that could not be. Of the rows that were replaced
+    /// and now come back, `ours` were in the ledger before.
     async fn undo(
         &mut self,
         executor: &mut Executor,
         done: &[&Step],
-    ) -> Result<Vec<(Step, Refusal)>, KernelError> {
+        ours: &HashSet<Entry>,
+    ) -> Vec<(Step, Refusal)> {
         let hook = self.hook.take();
-        let made: Vec<&LinkAt> = done.iter().flat_map(|step| step.made()).collect();
-        let goes_with_device =
-            |step: &Step| step.made().is_empty() && step.link().is_some_and(|at| made.contains(&at));
+        let made: HashSet<&LinkAt> = done.iter().flat_map(|step| step.made()).collect();
         let mut left_behind = Vec::new();
+        let mut gone = Vec::new();
         for step in done.iter().rev() {
-            if goes_with_device(step) {
-                let entry: Vec<Entry> = step.creates().into_iter().collect();
-                self.ledger.remove(&entry)?;
+            if step.made().is_empty() && step.link().is_some_and(|at| made.contains(at)) {
+                gone.extend(step.creates());
                 continue;
             }
             let Some(back) = step.undo() else { continue };
-            let outcomes = self.perform(executor, std::slice::from_ref(&back)).await?;
-            if let Some(Err(refusal)) = outcomes.into_iter().next() {
-                left_behind.push((back, refusal));
+            let outcomes = self.perform(executor, std::slice::from_ref(&back)).await;
+            match outcomes.into_iter().next() {
+                Some(Err(refusal)) => left_behind.push((back, refusal)),
+                _ => {
+                    gone.extend(step.creates());
+                    gone.extend(back.creates().into_iter().filter(|entry| !ours.contains(entry)));
+                }
             }
         }
+        if let Err(error) = self.ledger.remove(&gone) {
+            warn!(%error, "the ledger is behind");
+        }
         self.hook = hook;
-        Ok(left_behind)
+        left_behind
+    }
+}
+
+/// The entry with the identity of what was made, which is known only now.
+async fn identified(executor: &mut Executor, entry: Entry) -> Option<Entry> {
+    match entry {
+        Entry::Netns { name, .. } => {
+            let inode = executor.inode(&Place::Named(name.clone())).ok();
+            Some(Entry::Netns { name, inode })
+        }
+        Entry::Link { at, .. } => {
+            let index = executor.index(&at).await.ok();
+            Some(Entry::Link { at, index })
+        }
+        Entry::Address { .. } | Entry::Row { .. } => None,
     }
 }
 

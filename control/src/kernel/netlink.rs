@@ -11,6 +11,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 
+use super::ledger::LedgerError;
+
 /// The error answer carries attributes (`linux/netlink.h`).
 const NLM_F_ACK_TLVS: u16 = 0x200;
 /// The dump was inconsistent, because something changed while it was made.
@@ -23,7 +25,7 @@ const NLMSG_HEADER: usize = 16;
 /// What the kernel answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
-    /// Error number; 0 if the connection to the kernel broke.
+    /// Error number; 0 if it was not the kernel that refused: the connection broke, the ledger is full.
     pub errno: i32,
     /// The kernel's own words, where it has some.
     pub words: Option<String>,
@@ -55,6 +57,12 @@ impl From<io::Error> for Refusal {
             Some(errno) => Self { errno, words: None },
             None => Self { errno: 0, words: Some(error.to_string()) },
         }
+    }
+}
+
+impl From<LedgerError> for Refusal {
+    fn from(error: LedgerError) -> Self {
+        Self { errno: 0, words: Some(error.to_string()) }
     }
 }
 

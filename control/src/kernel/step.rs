@@ -1,6 +1,7 @@
 //! One change to the host: what it is, what it creates, and how it is taken back.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use vxdp_dataplane::wire::{MacAddr, Vni};
@@ -118,8 +119,8 @@ pub enum Step {
     },
     /// Add or replace a row of a vxlan device.
     AddRow {
-        /// The vxlan device.
-        at: LinkAt,
+        /// The vxlan device; shared, for there may be a million such steps.
+        at: Arc<LinkAt>,
         /// VNI and port written into FDB rows.
         tunnel: (Vni, u16),
         /// The row.
@@ -129,8 +130,8 @@ pub enum Step {
     },
     /// Remove a row of a vxlan device.
     RemoveRow {
-        /// The vxlan device.
-        at: LinkAt,
+        /// The vxlan device; shared, for there may be a million such steps.
+        at: Arc<LinkAt>,
         /// VNI and port of FDB rows.
         tunnel: (Vni, u16),
         /// The row.
@@ -170,23 +171,19 @@ impl Step {
             | Self::Enslave { at, .. }
             | Self::SetUp { at }
             | Self::AddAddress { at, .. }
-            | Self::RemoveAddress { at, .. }
-            | Self::AddRow { at, .. }
-            | Self::RemoveRow { at, .. } => Some(at),
+            | Self::RemoveAddress { at, .. } => Some(at),
+            Self::AddRow { at, .. } | Self::RemoveRow { at, .. } => Some(at),
         }
     }
 
-    /// The ledger's entry for what the step creates.
-    pub(super) fn creates(&self) -> Option<Entry> {
-        Some(match self {
-            Self::CreateNetns { name } => Entry::Netns { name: name.clone(), inode: None },
-            Self::CreateBridge { at, .. } | Self::CreateVxlan { at, .. } | Self::CreateVeth { at, .. } => {
-                Entry::Link { at: at.clone(), index: None }
-            }
-            Self::AddAddress { at, address } => Entry::Address { at: at.clone(), address: *address },
-            Self::AddRow { at, row, .. } => Entry::Row { at: at.clone(), row: *row },
-            _ => return None,
-        })
+    /// The ledger's entries for what the step creates.
+    pub(super) fn creates(&self) -> Vec<Entry> {
+        match self {
+            Self::CreateNetns { name } => vec![Entry::Netns { name: name.clone(), inode: None }],
+            Self::AddAddress { at, address } => vec![Entry::Address { at: at.clone(), address: *address }],
+            Self::AddRow { at, row, .. } => vec![Entry::Row { at: (**at).clone(), row: *row }],
+            _ => self.made().into_iter().map(|at| Entry::Link { at: at.clone(), index: None }).collect(),
+        }
     }
 
     /// The ledger's entry for what the step removes or replaces.
@@ -196,7 +193,7 @@ impl Step {
             Self::RemoveLink { at, .. } => Entry::Link { at: at.clone(), index: None },
             Self::RemoveAddress { at, address } => Entry::Address { at: at.clone(), address: *address },
             Self::AddRow { at, was: Some(row), .. } | Self::RemoveRow { at, row, .. } => {
-                Entry::Row { at: at.clone(), row: *row }
+                Entry::Row { at: (**at).clone(), row: *row }
             }
             _ => return None,
         })

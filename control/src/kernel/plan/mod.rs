@@ -80,6 +80,8 @@ pub fn plan(desired: &Desired, observed: &Observed, ledger: &Ledger) -> Result<P
         ledger,
         wanted: Wanted::default(),
         fresh: HashSet::new(),
+        set_up: HashSet::new(),
+        cleared: Vec::new(),
         plan: Plan::default(),
     };
     for overlay in &desired.overlays {
@@ -105,12 +107,21 @@ struct Planner<'a> {
     wanted: Wanted,
     /// Devices that an earlier step of the plan makes: nothing observed under their names counts.
     fresh: HashSet<LinkAt>,
+    /// Devices that an earlier step of the plan sets up.
+    set_up: HashSet<LinkAt>,
+    /// Removals of devices that must be made anew. They all come first: two devices may be about to swap
+    /// their VNIs, or their places.
+    cleared: Vec<Step>,
     plan: Plan,
 }
 
 impl<'a> Planner<'a> {
     fn step(&mut self, step: Step) {
         self.plan.steps.push(step);
+    }
+
+    fn clear(&mut self, at: &LinkAt, why: Why) {
+        self.cleared.push(Step::RemoveLink { at: at.clone(), why });
     }
 
     fn overlay(&mut self, overlay: &DesiredOverlay) -> Result<(), PlanError> {
@@ -184,7 +195,7 @@ impl<'a> Planner<'a> {
         };
         match why {
             Some(why) => {
-                self.step(Step::RemoveLink { at: at.clone(), why });
+                self.clear(at, why);
                 self.fresh.insert(at.clone());
                 self.step(create);
             }
@@ -238,7 +249,7 @@ impl<'a> Planner<'a> {
     fn vacate(&mut self, at: &LinkAt) -> bool {
         let ours = self.ledger.created().owns(at);
         if ours {
-            self.step(Step::RemoveLink { at: at.clone(), why: Why::OtherDevice });
+            self.clear(at, Why::OtherDevice);
         }
         ours
     }
@@ -263,10 +274,9 @@ impl<'a> Planner<'a> {
 
     fn up(&mut self, at: &LinkAt) {
         if self.standing(at).is_none_or(|link| !link.up) {
-            let step = Step::SetUp { at: at.clone() };
             // Two overlays may share a namespace or a bridge.
-            if !self.plan.steps.contains(&step) {
-                self.step(step);
+            if self.set_up.insert(at.clone()) {
+                self.step(Step::SetUp { at: at.clone() });
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{Note, Planner};
 use crate::kernel::desired::{DesiredOverlay, DesiredPort};
 use crate::kernel::error::PlanError;
-use crate::kernel::observed::{Kind, Link};
+use crate::kernel::observed::{Kind, Link, Space};
 use crate::kernel::place::{LinkAt, Place};
 use crate::kernel::step::{Step, Why};
 use crate::netns::Netns;
@@ -23,16 +23,17 @@ impl Planner<'_> {
             return Ok(());
         };
         let inside = LinkAt::new(&Place::of_container(netns), &container.interface);
+        self.wanted.links.insert(inside.clone());
         let paired = self.paired(&outside, &inside, netns);
         if !paired {
-            if self.standing(&outside).is_some() {
-                if !self.ledger.created().owns(&outside) {
-                    return Err(self.taken(&outside, &format!("a veth with its other end {inside}")));
+            for (end, other) in [(&outside, &inside), (&inside, &outside)] {
+                if self.standing(end).is_none() {
+                    continue;
                 }
-                self.step(Step::RemoveLink { at: outside.clone(), why: Why::LostPeer });
-            }
-            if self.standing(&inside).is_some_and(|link| !self.behind_ours(link, &outside, netns)) {
-                return Err(self.taken(&inside, &format!("a veth with its other end {outside}")));
+                if !self.ledger.created().owns(end) {
+                    return Err(self.taken(end, &format!("a veth with its other end {other}")));
+                }
+                self.clear(end, Why::LostPeer);
             }
             self.fresh.extend([outside.clone(), inside.clone()]);
             self.step(Step::CreateVeth {
@@ -78,18 +79,10 @@ impl Planner<'_> {
             .filter(|other| leads_inside && link.peer == Some(other.index) && other.peer == Some(link.index));
         link.kind == Kind::Veth && ends.is_some()
     }
-
-    /// Whether a device in the container is the other end of the veth `outside` of ours that is about to be
-    /// removed: it goes with it.
-    fn behind_ours(&self, inside: &Link, outside: &LinkAt, container: &Netns) -> bool {
-        let Some(link) = self.standing(outside) else { return false };
-        let space = self.observed.spaces.get(&outside.place);
-        space.is_some_and(|space| leads_to(link, space, container.inode())) && link.peer == Some(inside.index)
-    }
 }
 
 /// Whether a veth's other end is in the namespace with this inode.
-fn leads_to(link: &Link, from: &crate::kernel::observed::Space, inode: u64) -> bool {
+fn leads_to(link: &Link, from: &Space, inode: u64) -> bool {
     match link.netnsid {
         Some(id) => from.nsids.get(&inode) == Some(&id),
         None => from.inode == inode,

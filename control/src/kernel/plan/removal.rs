@@ -1,6 +1,7 @@
 //! Planning the removal of what the ledger names and the configuration does not.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use vxdp_dataplane::wire::Vni;
 
@@ -19,6 +20,7 @@ impl Planner<'_> {
         let mut steps = self.rows_not_wanted(created, &going);
         steps.extend(self.addresses_not_wanted(created, &going));
         steps.extend(going.iter().map(|at| Step::RemoveLink { at: at.clone(), why: Why::NotWanted }));
+        steps.append(&mut self.cleared);
         steps.append(&mut self.plan.steps);
         self.plan.steps = steps;
         for name in created.netns.keys() {
@@ -29,8 +31,15 @@ impl Planner<'_> {
     }
 
     fn links_not_wanted(&self, created: &Created) -> BTreeSet<LinkAt> {
-        let links = created.links.keys().filter(|at| !self.wanted.links.contains(*at));
+        let links = created.links.keys().filter(|at| !self.wanted.links.contains(*at) && !self.kept(at));
         links.filter(|at| self.observed.link(at).is_some()).cloned().collect()
+    }
+
+    /// While some container cannot be found, what is in the others' namespaces cannot be told from what
+    /// is in its own, so nothing in there counts as unwanted.
+    fn kept(&self, at: &LinkAt) -> bool {
+        let mut ports = self.desired.overlays.iter().flat_map(|overlay| &overlay.ports);
+        matches!(at.place, Place::Container { .. }) && ports.any(|port| port.netns.is_none())
     }
 
     fn rows_not_wanted(&self, created: &Created, going: &BTreeSet<LinkAt>) -> Vec<Step> {
@@ -52,19 +61,17 @@ impl Planner<'_> {
                 .copied()
                 .collect();
             away.sort_unstable();
-            steps.extend(away.into_iter().map(|row| Step::RemoveRow { at: at.clone(), tunnel, row }));
+            let device = Arc::new(at.clone());
+            steps.extend(away.into_iter().map(|row| Step::RemoveRow { at: device.clone(), tunnel, row }));
         }
         steps
     }
 
     fn addresses_not_wanted(&self, created: &Created, going: &BTreeSet<LinkAt>) -> Vec<Step> {
-        // While a container cannot be found, its addresses cannot be told from unwanted ones.
-        let away = self.desired.overlays.iter().flat_map(|overlay| &overlay.ports).any(|p| p.netns.is_none());
-        let keep = |at: &LinkAt| away && matches!(at.place, Place::Container { .. });
         let addresses = created.addresses.iter().filter(|(at, address)| {
             let there = self.observed.link(at).is_some_and(|link| link.addresses.contains(address));
             let replaced = self.fresh.contains(at) || going.contains(at);
-            there && !replaced && !keep(at) && !self.wanted.addresses.contains(&(at.clone(), *address))
+            there && !replaced && !self.kept(at) && !self.wanted.addresses.contains(&(at.clone(), *address))
         });
         addresses.map(|(at, address)| Step::RemoveAddress { at: at.clone(), address: *address }).collect()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vxdp_dataplane::wire::MacAddr;
 
@@ -43,6 +44,7 @@ fn resolved(overlay: &DesiredOverlay) -> Vec<Row> {
 impl Planner<'_> {
     pub(super) fn rows(&mut self, overlay: &DesiredOverlay, at: &LinkAt) {
         let nothing = Rows::default();
+        let device = Arc::new(at.clone());
         let tunnel = (overlay.spec.vni, overlay.spec.port);
         let wanted = resolved(overlay);
         let mut steps = Vec::new();
@@ -58,7 +60,7 @@ impl Planner<'_> {
                 notes.push(Note::NexthopGroup { at: at.clone(), row });
                 continue;
             }
-            steps.push(Step::AddRow { at: at.clone(), tunnel, row, was: seen.in_place_of(&row) });
+            steps.push(Step::AddRow { at: device.clone(), tunnel, row, was: seen.in_place_of(&row) });
         }
         self.plan.steps.extend(steps);
         self.plan.notes.extend(notes);
