@@ -186,9 +186,11 @@ impl<'a> Planner<'a> {
         let ours = self.ledger.created().owns(at);
         let why = match &link.kind {
             Kind::Vxlan(seen) if seen.vni == wanted.vni => {
-                let netnsid = link.netnsid;
-                let fields = self.vxlan_fields(at, wanted, seen, ours);
-                if !self.made_in_host(at, netnsid) { Some(Why::WrongNetns) } else { fields }
+                if self.made_in_host(at, link.netnsid) {
+                    self.vxlan_fields(at, wanted, seen, ours)
+                } else {
+                    Some(Why::WrongNetns)
+                }
             }
             _ if ours => Some(Why::OtherDevice),
             _ => return Err(self.taken(at, &vxlan_of(wanted.vni))),
