@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod container;
 pub mod daemon;
@@ -12,5 +14,6 @@ pub mod misses;
 pub mod model;
 pub mod netns;
 pub mod offload;
+pub mod preflight;
 pub mod segment;
 pub mod watch;

@@ -1,3 +1,64 @@
-//! The `vxdp` command.
+//! The `vxdp` command: parses, starts the log, runs the command, and turns its outcome into an exit code.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vxdp_control::cli::{Cli, Command, LogFormat};
+use vxdp_control::commands::{self, UsageError};
+use vxdp_control::config::ConfigError;
+use vxdp_control::preflight::PreflightError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    match dispatch(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Problems of the configuration begin with file and line, as editors and people expect them.
+            let label = if is_configuration(&error) { "" } else { "vxdp: " };
+            eprintln!("{label}{error:#}");
+            if is_configuration(&error) || error.is::<UsageError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Check(args) => commands::check(args),
+        Command::Completions(args) => commands::completions(args),
+        Command::Man => commands::man(),
+    }
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    let unfit = matches!(error.downcast_ref(), Some(PreflightError::Unfit(_)));
+    unfit || error.is::<ConfigError>()
+}
+
+/// The log goes to standard error, so that standard output is the command's answer alone.
+fn start_log(cli: &Cli) {
+    let level = match cli.verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::new(format!("warn,vxdp_control={level},vxdp_dataplane={level},vxdp={level}"));
+    let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
+    match log_format(&cli.command) {
+        LogFormat::Text => log.with_ansi(stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+fn log_format(command: &Command) -> LogFormat {
+    match command {
+        Command::Check(_) | Command::Completions(_) | Command::Man => LogFormat::Text,
+    }
+}

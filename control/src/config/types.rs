@@ -101,6 +101,22 @@ pub struct Overlay {
     pub remotes: Vec<Remote>,
 }
 
+impl Overlay {
+    /// The least MTU that its addresses allow, in bytes.
+    pub fn min_mtu(&self) -> u32 {
+        let bridge = self.gateway.iter().map(IpNet::addr);
+        let local = self.containers.iter().flat_map(|container| &container.addresses).map(IpNet::addr);
+        let remote = self.remotes.iter().flat_map(|remote| &remote.addresses).copied();
+        min_mtu(bridge.chain(local).chain(remote))
+    }
+}
+
+/// The least MTU for these addresses: 68 (RFC 791), with an IPv6 one among them 1280 (RFC 8200, section 5;
+/// below, the kernel takes IPv6 off the device).
+pub(super) fn min_mtu(mut addresses: impl Iterator<Item = IpAddr>) -> u32 {
+    if addresses.any(|address| address.is_ipv6()) { super::IPV6_MIN_MTU } else { 68 }
+}
+
 /// `[[overlay.container]]`: a veth between the bridge and a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {

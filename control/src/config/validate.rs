@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::draft::{Draft, OverlayDraft, Placed};
+use super::types::min_mtu;
 use super::{Attach, IfName, Install, KeyPath, NsName, Underlay};
 
 /// Problems found so far: the item to blame and what is wrong with it.
@@ -86,16 +87,15 @@ fn addresses_in_prefix(path: &KeyPath, draft: &OverlayDraft, problems: &mut Prob
     }
 }
 
-/// The kernel takes IPv6 off a device whose MTU is below 1280 (RFC 8200, section 5).
+/// IPv6 inside needs a larger MTU than the reader asks for.
 fn room_for_ipv6(path: &KeyPath, draft: &OverlayDraft, problems: &mut Problems) {
-    if let Some(mtu) = draft.overlay.mtu
-        && mtu < super::IPV6_MIN_MTU
-        && (draft.overlay.gateway.iter().any(|net| net.addr().is_ipv6())
-            || draft.containers.iter().flat_map(|c| &c.value.addresses).any(|net| net.addr().is_ipv6())
-            || draft.remotes.iter().flat_map(|r| &r.value.addresses).any(IpAddr::is_ipv6))
-    {
-        problems
-            .push((path.key("mtu"), format!("{mtu} is too small for IPv6 inside; expected 1280 or more")));
+    let bridge = draft.overlay.gateway.iter().map(IpNet::addr);
+    let local = draft.containers.iter().flat_map(|placed| &placed.value.addresses).map(IpNet::addr);
+    let remote = draft.remotes.iter().flat_map(|placed| &placed.value.addresses).copied();
+    let least = min_mtu(bridge.chain(local).chain(remote));
+    if let Some(mtu) = draft.overlay.mtu.filter(|mtu| *mtu < least) {
+        let message = format!("{mtu} is too small for IPv6 inside; expected {least} or more");
+        problems.push((path.key("mtu"), message));
     }
 }
 
