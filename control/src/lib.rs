@@ -17,3 +17,4 @@ pub mod offload;
 pub mod preflight;
 pub mod segment;
 pub mod watch;
+pub mod xdp;

@@ -1,0 +1,140 @@
+//! Creating the shared tables and loading the programs, one instance for each device.
+//!
+//! All instances share their tables. The loader library shares maps between two loadings by their names in
+//! a BPF file system and in no other way, so the shared maps are pinned into a scratch directory for the
+//! time of a loading, and nothing stays behind.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::maps::{Map, MapData, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use vxdp_dataplane::PortId;
+use vxdp_ebpf::{OBJECT, map, program};
+
+use super::bpffs::BpfFs;
+use super::instance::Instance;
+use super::tables::{Capacity, Heartbeats, TableError, Tables};
+
+/// The programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel refused a map or the object.
+    #[error("cannot load the XDP programs (they need Linux 5.11 and CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN)")]
+    Object(#[source] EbpfError),
+    /// The verifier refused a program.
+    #[error("the kernel refused the XDP program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The answer, with the verifier's words.
+        source: ProgramError,
+    },
+    /// A map could not be passed on to the next program.
+    #[error("cannot share the XDP tables through {}", path.display())]
+    Share {
+        /// Where it was tried.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A map could not be opened.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// The shared tables, and the means to load programs that use them.
+#[derive(Debug)]
+pub struct Programs {
+    bpffs: BpfFs,
+    shared: Vec<(&'static str, MapData)>,
+}
+
+impl Programs {
+    /// Creates the tables, empty, with the switch off.
+    pub fn new(bpffs: BpfFs, capacity: Capacity) -> Result<Self, LoadError> {
+        // Loaded for its maps only: no program of it goes to the kernel.
+        let mut object = loader()
+            .map_max_entries(map::FDB, capacity.rows)
+            .map_max_entries(map::VTEPS, capacity.vteps)
+            .map_max_entries(map::PORTS, capacity.ports)
+            .map_max_entries(map::OVERLAYS, capacity.overlays)
+            .load(OBJECT)
+            .map_err(LoadError::Object)?;
+        let mut shared = Vec::new();
+        for name in map::SHARED {
+            shared.push((name, data(taken(&mut object, name))));
+        }
+        Ok(Self { bpffs, shared })
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> Result<Tables, LoadError> {
+        Ok(Tables::open(|name| self.map(name))?)
+    }
+
+    /// The signs of life.
+    pub fn heartbeats(&self) -> Result<Heartbeats, LoadError> {
+        Ok(Heartbeats::open(self.map(map::HEARTBEATS))?)
+    }
+
+    fn map(&self, name: &'static str) -> &MapData {
+        let (_, map) = self.shared.iter().find(|(other, _)| *other == name).expect("`new` took every one");
+        map
+    }
+
+    /// Loads an instance for the device that carries the tunnel.
+    pub fn underlay(&self) -> Result<Instance, LoadError> {
+        self.instance(program::UNDERLAY, u32::MAX)
+    }
+
+    /// Loads an instance for the device on the bridge of container port `port`.
+    pub fn port(&self, port: PortId) -> Result<Instance, LoadError> {
+        self.instance(program::PORT, port.get().into())
+    }
+
+    fn instance(&self, program: &'static str, port: u32) -> Result<Instance, LoadError> {
+        let scratch =
+            self.bpffs.scratch().map_err(|source| LoadError::Share { path: self.bpffs.link(""), source })?;
+        let mut loader = loader();
+        loader.override_global(program::PORT_NUMBER, &port, true);
+        for (name, map) in &self.shared {
+            let path = scratch.file(name);
+            map.pin(&path)
+                .map_err(|error| LoadError::Share { path: path.clone(), source: io::Error::other(error) })?;
+            loader.map_pin_path(name, path);
+        }
+        let mut object = loader.load(OBJECT).map_err(LoadError::Object)?;
+        let refused = |source| LoadError::Program { program, source };
+        xdp(&mut object, program).and_then(Xdp::load).map_err(refused)?;
+        let wrong = |table| move |source| TableError::Map { table, source };
+        let sockets = XskMap::try_from(taken(&mut object, map::XSKS)).map_err(wrong(map::XSKS))?;
+        let counters =
+            PerCpuArray::try_from(taken(&mut object, map::COUNTERS)).map_err(wrong(map::COUNTERS))?;
+        Ok(Instance::new(object, program, sockets, counters))
+    }
+}
+
+/// A loader that does not read the kernel's type information, which costs milliseconds for each loading:
+/// the programs touch no kernel structure.
+fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
+}
+
+pub(super) fn xdp<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, ProgramError> {
+    object.program_mut(program).expect("the embedded object has it").try_into()
+}
+
+fn taken(object: &mut Ebpf, name: &str) -> Map {
+    object.take_map(name).expect("the embedded object has it")
+}
+
+fn data(map: Map) -> MapData {
+    match map {
+        Map::Array(data) | Map::HashMap(data) => data,
+        _ => unreachable!("the shared maps of the embedded object are arrays and hashes"),
+    }
+}

@@ -1,0 +1,278 @@
+//! The tables that all program instances share, with types.
+//!
+//! Writing what is there and removing what is gone are successes. Each write is one system call and takes
+//! effect for the next frame. Order matters where a row names a number: give the number its VTEP or port
+//! before the first row names it, and take it away after the last.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use nix::errno::Errno;
+use vxdp_dataplane::PortId;
+use vxdp_dataplane::wire::{MacAddr, Vni};
+use vxdp_ebpf::{
+    Address, Family, FdbKey, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings, TUNNEL_PORT_WORDS, Vtep,
+    map, tunnel_port_bit,
+};
+
+use crate::mirror::state::{OverlayId, Place, VtepId};
+
+/// Age from which a worker counts as stuck and frames go to the kernel.
+///
+/// What a stopped process costs at most is the frames of this time. Lower, and a machine under load, whose
+/// scheduler keeps a healthy worker waiting, would flip between the two paths and reorder flows; much
+/// higher, and TCP connections run into retransmission timeouts (200 ms at least). Workers should show
+/// themselves four times as often.
+pub const HEARTBEAT_MAX_AGE: Duration = Duration::from_millis(100);
+
+/// How many entries the tables have room for. They are the kernel's memory and are taken at load time,
+/// except the FDB's rows (about 64 bytes each), which are taken as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// MACs of all overlays together; 16 bytes each, even when unused.
+    pub rows: u32,
+    /// VTEPs; 24 bytes each.
+    pub vteps: u32,
+    /// Container ports; 8 bytes each.
+    pub ports: u32,
+    /// Overlays; 16 bytes each.
+    pub overlays: u32,
+}
+
+impl Default for Capacity {
+    /// A million MACs, as the largest overlay we promise, and twice that as the hash grows slow when full.
+    fn default() -> Self {
+        Self { rows: 1 << 21, vteps: 1 << 16, ports: 1 << 12, overlays: 1 << 12 }
+    }
+}
+
+/// A write into a table failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// No room. The frames of what did not fit go through the kernel.
+    #[error("the XDP table {table} is full")]
+    Full {
+        /// Name of the map.
+        table: &'static str,
+    },
+    /// Anything else the kernel answered.
+    #[error("cannot access the XDP table {table}")]
+    Map {
+        /// Name of the map.
+        table: &'static str,
+        /// The answer.
+        source: MapError,
+    },
+}
+
+/// What the programs know of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    /// Our VTEP address.
+    pub local: IpAddr,
+    /// MAC of the underlay device.
+    pub mac: MacAddr,
+    /// Age from which a heartbeat counts as stale; usually [`HEARTBEAT_MAX_AGE`].
+    pub heartbeat_max_age: Duration,
+}
+
+/// What the programs know of a container port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Its overlay.
+    pub overlay: OverlayId,
+    /// Longest inner frame, Ethernet header included, that fits the underlay once encapsulated.
+    pub max_frame: u32,
+    /// Whether the fast path carries its frames.
+    pub enabled: bool,
+}
+
+type Bytes<const N: usize> = [u8; N];
+
+/// The shared tables.
+pub struct Tables {
+    /// As written last; the switch is part of the same entry.
+    current: Settings,
+    settings: Array<MapData, Bytes<{ Settings::SIZE }>>,
+    tunnel_ports: Array<MapData, u64>,
+    overlays: HashMap<MapData, Bytes<{ OverlayKey::SIZE }>, Bytes<{ Overlay::SIZE }>>,
+    fdb: HashMap<MapData, Bytes<{ FdbKey::SIZE }>, Bytes<{ Row::SIZE }>>,
+    vteps: Array<MapData, Bytes<{ Vtep::SIZE }>>,
+    ports: Array<MapData, Bytes<{ Port::SIZE }>>,
+}
+
+impl Tables {
+    /// Opens the tables through descriptors of its own, from `find`, which knows a map by its name.
+    pub(super) fn open<'a>(find: impl Fn(&'static str) -> &'a MapData) -> Result<Self, TableError> {
+        let find = |name| typed(find(name)).map_err(|source| TableError::Map { table: name, source });
+        let wrong = |table| move |source| TableError::Map { table, source };
+        Ok(Self {
+            current: Settings::default(),
+            settings: find(map::SETTINGS)?.try_into().map_err(wrong(map::SETTINGS))?,
+            tunnel_ports: find(map::TUNNEL_PORTS)?.try_into().map_err(wrong(map::TUNNEL_PORTS))?,
+            overlays: find(map::OVERLAYS)?.try_into().map_err(wrong(map::OVERLAYS))?,
+            fdb: find(map::FDB)?.try_into().map_err(wrong(map::FDB))?,
+            vteps: find(map::VTEPS)?.try_into().map_err(wrong(map::VTEPS))?,
+            ports: find(map::PORTS)?.try_into().map_err(wrong(map::PORTS))?,
+        })
+    }
+
+    /// Tells the programs who we are. The switch stays as it is; it is off at first.
+    pub fn set_host(&mut self, host: Host) -> Result<(), TableError> {
+        let family = if host.local.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.write_settings(Settings {
+            heartbeat_max_age_ns: u64::try_from(host.heartbeat_max_age.as_nanos()).unwrap_or(u64::MAX),
+            local_address: Address::from(host.local),
+            local_mac: host.mac.octets(),
+            ethertype: family.ethertype(),
+            room: family.room(),
+            enabled: self.current.enabled,
+        })
+    }
+
+    /// Turns the switch of the whole daemon: off, every frame of every device passes.
+    pub fn set_switch(&mut self, enabled: bool) -> Result<(), TableError> {
+        self.write_settings(Settings { enabled: enabled.into(), ..self.current })
+    }
+
+    fn write_settings(&mut self, settings: Settings) -> Result<(), TableError> {
+        self.settings.set(0, settings.to_bytes(), 0).map_err(answer(map::SETTINGS))?;
+        self.current = settings;
+        Ok(())
+    }
+
+    /// Sets the UDP ports on which tunnel datagrams arrive: exactly these.
+    pub fn set_tunnel_ports(&mut self, ports: impl IntoIterator<Item = u16>) -> Result<(), TableError> {
+        let mut words = [0; TUNNEL_PORT_WORDS as usize];
+        for port in ports {
+            let (word, bit) = tunnel_port_bit(port);
+            words[word as usize] |= bit;
+        }
+        for (word, bits) in (0..).zip(words) {
+            self.tunnel_ports.set(word, bits, 0).map_err(answer(map::TUNNEL_PORTS))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a segment known on the underlay. Its UDP port must be among the tunnel ports, too.
+    ///
+    /// `enabled` is the segment's own switch for frames from the underlay; those from its containers have
+    /// one for each port.
+    pub fn set_overlay(
+        &mut self,
+        vni: Vni,
+        udp_port: u16,
+        overlay: OverlayId,
+        enabled: bool,
+    ) -> Result<(), TableError> {
+        let value = Overlay { overlay, enabled: enabled.into() };
+        self.overlays
+            .insert(OverlayKey::new(vni.get(), udp_port).to_bytes(), value.to_bytes(), 0)
+            .map_err(answer(map::OVERLAYS))
+    }
+
+    /// Forgets a segment.
+    pub fn remove_overlay(&mut self, vni: Vni, udp_port: u16) -> Result<(), TableError> {
+        let key = OverlayKey::new(vni.get(), udp_port).to_bytes();
+        gone_is_fine(self.overlays.remove(&key)).map_err(answer(map::OVERLAYS))
+    }
+
+    /// Gives a MAC its place.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Full`] when there is no room for another MAC.
+    pub fn set_mac(&mut self, overlay: OverlayId, mac: MacAddr, place: Place) -> Result<(), TableError> {
+        let key = FdbKey { overlay, mac: mac.octets() };
+        let row = Row::from(match place {
+            Place::Remote(vtep) => vxdp_ebpf::Place::Remote(vtep),
+            Place::Local(port) => vxdp_ebpf::Place::Local(port.get().into()),
+        });
+        self.fdb.insert(key.to_bytes(), row.to_bytes(), 0).map_err(answer(map::FDB))
+    }
+
+    /// Leaves a MAC to the kernel.
+    pub fn remove_mac(&mut self, overlay: OverlayId, mac: MacAddr) -> Result<(), TableError> {
+        let key = FdbKey { overlay, mac: mac.octets() };
+        gone_is_fine(self.fdb.remove(&key.to_bytes())).map_err(answer(map::FDB))
+    }
+
+    /// Gives a VTEP's number its address, and says whether frames can be sent to it.
+    pub fn set_vtep(&mut self, id: VtepId, address: IpAddr, resolved: bool) -> Result<(), TableError> {
+        let value = Vtep { address: Address::from(address), resolved: resolved.into() };
+        self.vteps.set(id, value.to_bytes(), 0).map_err(bounded(map::VTEPS))
+    }
+
+    /// Takes a VTEP's number away: no frame comes from it or goes to it.
+    pub fn remove_vtep(&mut self, id: VtepId) -> Result<(), TableError> {
+        self.vteps.set(id, Vtep::default().to_bytes(), 0).map_err(bounded(map::VTEPS))
+    }
+
+    /// Describes a container port.
+    pub fn set_port(&mut self, port: PortId, entry: PortEntry) -> Result<(), TableError> {
+        let value =
+            Port { overlay: entry.overlay, enabled: entry.enabled.into(), max_frame: entry.max_frame };
+        self.ports.set(port.get().into(), value.to_bytes(), 0).map_err(bounded(map::PORTS))
+    }
+
+    /// Takes a container port out of the fast path.
+    pub fn remove_port(&mut self, port: PortId) -> Result<(), TableError> {
+        self.ports.set(port.get().into(), Port::default().to_bytes(), 0).map_err(bounded(map::PORTS))
+    }
+}
+
+/// The signs of life of the workers; may be kept by whoever watches them.
+pub struct Heartbeats {
+    beats: Array<MapData, u64>,
+}
+
+impl Heartbeats {
+    pub(super) fn open(map: &MapData) -> Result<Self, TableError> {
+        let wrong = |source| TableError::Map { table: map::HEARTBEATS, source };
+        Ok(Self { beats: typed(map).map_err(wrong)?.try_into().map_err(wrong)? })
+    }
+
+    /// Notes that the worker of `queue` was alive at `now_ns` of `CLOCK_MONOTONIC`; 0: there is no worker.
+    ///
+    /// Queues from [`MAX_QUEUES`] on have no heartbeat: their frames always pass.
+    pub fn beat(&mut self, queue: u32, now_ns: u64) -> Result<(), TableError> {
+        if queue >= MAX_QUEUES {
+            return Ok(());
+        }
+        self.beats.set(queue, now_ns, 0).map_err(answer(map::HEARTBEATS))
+    }
+}
+
+/// The map through a descriptor of its own.
+fn typed(map: &MapData) -> Result<Map, MapError> {
+    let descriptor = map.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
+    Map::from_map_data(MapData::from_fd(descriptor)?)
+}
+
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn answer(table: &'static str) -> impl Fn(MapError) -> TableError {
+    move |source| match &source {
+        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(Errno::E2BIG as i32) => {
+            TableError::Full { table }
+        }
+        _ => TableError::Map { table, source },
+    }
+}
+
+/// For the tables by number, where a number beyond the end means that there is no room.
+fn bounded(table: &'static str) -> impl Fn(MapError) -> TableError {
+    move |source| match source {
+        MapError::OutOfBounds { .. } => TableError::Full { table },
+        source => TableError::Map { table, source },
+    }
+}
