@@ -11,10 +11,11 @@ use vxdp_control::mirror::state::Place;
 use vxdp_control::xdp::{
     AttachError, BpfFs, Capacity, Device, Host as Settings, Instance, PortEntry, Programs, Regime, TableError,
 };
-use vxdp_dataplane::PortId;
 use vxdp_dataplane::wire::{MacAddr, Vni};
+use vxdp_dataplane::{OverlayId, PortId, VtepId};
 use vxdp_ebpf::Verdict;
 
+const OVERLAY: OverlayId = OverlayId::new(0);
 const SMALL: Capacity = Capacity { rows: 16, vteps: 16, ports: 16, overlays: 16 };
 
 /// A BPF file system of this test alone.
@@ -209,7 +210,7 @@ fn two_ports_with_one_index_in_two_namespaces_are_two_ports() {
         })
         .expect("the host");
     tables.set_switch(true).expect("the switch");
-    let entry = |enabled| PortEntry { overlay: 0, max_frame: 1464, enabled };
+    let entry = |enabled| PortEntry { overlay: OVERLAY, max_frame: 1464, enabled };
     tables.set_port(PortId::new(3), entry(true)).expect("a port");
     tables.set_port(PortId::new(4), entry(false)).expect("a port");
 
@@ -240,18 +241,18 @@ fn a_full_table_says_so_and_what_is_gone_can_be_removed_again() {
     let mut tables = mounted.programs().tables().expect("tables");
     let mac = |number: u8| MacAddr::new([2, 0, 0, 0, 0, number]);
     for number in 0..16 {
-        tables.set_mac(0, mac(number), Place::Remote(0)).expect("room");
-        tables.set_mac(0, mac(number), Place::Local(PortId::new(0))).expect("the same again");
+        tables.set_mac(OVERLAY, mac(number), Place::Remote(VtepId::new(0))).expect("room");
+        tables.set_mac(OVERLAY, mac(number), Place::Local(PortId::new(0))).expect("the same again");
     }
-    let full = tables.set_mac(0, mac(16), Place::Remote(0));
+    let full = tables.set_mac(OVERLAY, mac(16), Place::Remote(VtepId::new(0)));
     assert!(matches!(full, Err(TableError::Full { table: "FDB" })), "{full:?}");
-    let beyond = tables.set_vtep(16, [192, 168, 10, 22].into(), true);
+    let beyond = tables.set_vtep(VtepId::new(16), [192, 168, 10, 22].into(), true);
     assert!(matches!(beyond, Err(TableError::Full { table: "VTEPS" })), "{beyond:?}");
     for _ in 0..2 {
-        tables.remove_mac(0, mac(3)).expect("gone is fine");
+        tables.remove_mac(OVERLAY, mac(3)).expect("gone is fine");
         tables.remove_overlay(Vni::new(42).expect("a VNI"), 4789).expect("gone is fine");
     }
-    tables.set_mac(0, mac(16), Place::Remote(0)).expect("room again");
+    tables.set_mac(OVERLAY, mac(16), Place::Remote(VtepId::new(0))).expect("room again");
 }
 
 #[test]
@@ -263,7 +264,9 @@ fn a_million_macs_load_in_seconds() {
     let start = Instant::now();
     for number in 0..1_000_000_u32 {
         let [a, b, c, d] = number.to_be_bytes();
-        tables.set_mac(0, MacAddr::new([2, 0x42, a, b, c, d]), Place::Remote(number % 100)).expect("room");
+        tables
+            .set_mac(OVERLAY, MacAddr::new([2, 0x42, a, b, c, d]), Place::Remote(VtepId::new(number % 100)))
+            .expect("room");
     }
     let took = start.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");

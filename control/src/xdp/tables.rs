@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use nix::errno::Errno;
-use vxdp_dataplane::PortId;
 use vxdp_dataplane::wire::{MacAddr, Vni};
+use vxdp_dataplane::{OverlayId, PortId, VtepId};
 use vxdp_ebpf::{
     Address, Family, FdbKey, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings, TUNNEL_PORT_WORDS, Vtep,
     map, tunnel_port_bit,
 };
 
-use crate::mirror::state::{OverlayId, Place, VtepId};
+use crate::engine::compile::MapWrite;
+use crate::mirror::state::Place;
 
 /// Age from which a worker counts as stuck and frames go to the kernel.
 ///
@@ -45,7 +46,7 @@ pub struct Capacity {
 impl Default for Capacity {
     /// A million MACs, as the largest overlay we promise, and twice that as the hash grows slow when full.
     fn default() -> Self {
-        Self { rows: 1 << 21, vteps: 1 << 16, ports: 1 << 12, overlays: 1 << 12 }
+        Self { rows: 1 << 21, vteps: VtepId::LIMIT, ports: 1 << 12, overlays: 1 << 12 }
     }
 }
 
@@ -168,7 +169,7 @@ impl Tables {
         overlay: OverlayId,
         enabled: bool,
     ) -> Result<(), TableError> {
-        let value = Overlay { overlay, enabled: enabled.into() };
+        let value = Overlay { overlay: overlay.get(), enabled: enabled.into() };
         self.overlays
             .insert(OverlayKey::new(vni.get(), udp_port).to_bytes(), value.to_bytes(), 0)
             .map_err(answer(map::OVERLAYS))
@@ -180,15 +181,28 @@ impl Tables {
         gone_is_fine(self.overlays.remove(&key)).map_err(answer(map::OVERLAYS))
     }
 
+    /// Does a write that the engine compiled.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Full`] when there is no room: the frames concerned go through the kernel.
+    pub fn write(&mut self, write: MapWrite) -> Result<(), TableError> {
+        match write {
+            MapWrite::Mac { overlay, mac, place: Some(place) } => self.set_mac(overlay, mac, place),
+            MapWrite::Mac { overlay, mac, place: None } => self.remove_mac(overlay, mac),
+            MapWrite::Vtep { id, address, resolved } => self.set_vtep(id, address, resolved),
+        }
+    }
+
     /// Gives a MAC its place.
     ///
     /// # Errors
     ///
     /// [`TableError::Full`] when there is no room for another MAC.
     pub fn set_mac(&mut self, overlay: OverlayId, mac: MacAddr, place: Place) -> Result<(), TableError> {
-        let key = FdbKey { overlay, mac: mac.octets() };
+        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() };
         let row = Row::from(match place {
-            Place::Remote(vtep) => vxdp_ebpf::Place::Remote(vtep),
+            Place::Remote(vtep) => vxdp_ebpf::Place::Remote(vtep.get()),
             Place::Local(port) => vxdp_ebpf::Place::Local(port.get().into()),
         });
         self.fdb.insert(key.to_bytes(), row.to_bytes(), 0).map_err(answer(map::FDB))
@@ -196,25 +210,21 @@ impl Tables {
 
     /// Leaves a MAC to the kernel.
     pub fn remove_mac(&mut self, overlay: OverlayId, mac: MacAddr) -> Result<(), TableError> {
-        let key = FdbKey { overlay, mac: mac.octets() };
+        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() };
         gone_is_fine(self.fdb.remove(&key.to_bytes())).map_err(answer(map::FDB))
     }
 
-    /// Gives a VTEP's number its address, and says whether frames can be sent to it.
+    /// Gives a VTEP's number its address, and says whether frames can be sent to it; they are accepted from
+    /// it in any case.
     pub fn set_vtep(&mut self, id: VtepId, address: IpAddr, resolved: bool) -> Result<(), TableError> {
         let value = Vtep { address: Address::from(address), resolved: resolved.into() };
-        self.vteps.set(id, value.to_bytes(), 0).map_err(bounded(map::VTEPS))
-    }
-
-    /// Takes a VTEP's number away: no frame comes from it or goes to it.
-    pub fn remove_vtep(&mut self, id: VtepId) -> Result<(), TableError> {
-        self.vteps.set(id, Vtep::default().to_bytes(), 0).map_err(bounded(map::VTEPS))
+        self.vteps.set(id.get(), value.to_bytes(), 0).map_err(bounded(map::VTEPS))
     }
 
     /// Describes a container port.
     pub fn set_port(&mut self, port: PortId, entry: PortEntry) -> Result<(), TableError> {
         let value =
-            Port { overlay: entry.overlay, enabled: entry.enabled.into(), max_frame: entry.max_frame };
+            Port { overlay: entry.overlay.get(), enabled: entry.enabled.into(), max_frame: entry.max_frame };
         self.ports.set(port.get().into(), value.to_bytes(), 0).map_err(bounded(map::PORTS))
     }
 

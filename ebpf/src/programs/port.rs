@@ -1,10 +1,10 @@
 //! `vxdp_port`: picks a container's frames to known remote MACs off the host's end of its veth.
 //!
 //! It makes room for the outer headers, and the worker fills it. A VLAN tag that the container's end left
-//! to the hardware (`tx-vlan-offload`, on by default for a veth) is no part of the frame's data: from here
+//! to the hardware (feature `tx-vlan-hw-insert`, on by default for a veth) is no part of the frame's data: from here
 //! the frame looks untagged and would arrive untagged. The metadata kfunc that could tell
 //! (`bpf_xdp_metadata_rx_vlan_tag`) needs a program bound to its device, which the loader library cannot
-//! make; so control switches `tx-vlan-offload` and `tx-vlan-stag-hw-insert` off on the container's end,
+//! make; so control switches `tx-vlan-hw-insert` and `tx-vlan-stag-hw-insert` off on the container's end,
 //! and tags are ordinary bytes of the frame.
 
 use aya_ebpf::EbpfContext as _;

@@ -1,7 +1,7 @@
 //! `vxdp_underlay`: picks the tunnel's known unicast frames off the NIC.
 //!
 //! A frame is not changed here; the worker takes the outer headers off. A tag that the NIC has already
-//! taken off (`rx-vlan-offload`) cannot be seen from here: the daemon switches that off on the device.
+//! taken off (feature `rx-vlan-hw-parse`) cannot be seen from here.
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::macros::xdp;
