@@ -28,6 +28,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Builds the overlays and keeps them as configured
+    Run(RunArgs),
+    /// Removes what the configuration created
+    Down(DownArgs),
+    /// Shows the daemon and its overlays on one screen
+    Status(StatusArgs),
+    /// Shows, adds and deletes rows
+    Fdb(FdbArgs),
     /// Says what `run` would object to, and changes nothing
     Check(CheckArgs),
     /// Prints the completions of a shell
@@ -103,6 +111,9 @@ pub struct DownArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,
+    /// The form.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `vxdp status`.

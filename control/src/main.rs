@@ -31,6 +31,10 @@ fn main() -> ExitCode {
 
 fn dispatch(command: &Command) -> anyhow::Result<()> {
     match command {
+        Command::Run(args) => commands::run(args),
+        Command::Down(args) => commands::down(args),
+        Command::Status(args) => commands::status(args),
+        Command::Fdb(args) => commands::fdb(args),
         Command::Check(args) => commands::check(args),
         Command::Completions(args) => commands::completions(args),
         Command::Man => commands::man(),
@@ -59,6 +63,7 @@ fn start_log(cli: &Cli) {
 
 fn log_format(command: &Command) -> LogFormat {
     match command {
-        Command::Check(_) | Command::Completions(_) | Command::Man => LogFormat::Text,
+        Command::Run(args) => args.log_format,
+        _ => LogFormat::Text,
     }
 }

@@ -1,10 +1,19 @@
 //! What each command does: one file per command.
 
 mod check;
+mod down;
+mod fdb;
 mod manual;
+mod run;
+mod status;
+mod table;
 
 pub use check::check;
+pub use down::down;
+pub use fdb::fdb;
 pub use manual::{completions, man};
+pub use run::run;
+pub use status::status;
 
 /// The command line asks for something that cannot be; exit code 2.
 #[derive(Debug, thiserror::Error)]

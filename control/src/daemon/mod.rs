@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal as Signum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -35,7 +36,6 @@ use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
 use crate::config::{Config, Install};
-use crate::container;
 use crate::kernel::{Kernel, KernelError, Report};
 use crate::model::remembered::Remembered;
 use crate::model::{self, Change, Client, Event, State};
@@ -53,9 +53,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Why the daemon does not start, or ends otherwise than by being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration names what is not there. Nothing was changed.
-    #[error("{}", .0.join("\n"))]
-    Missing(Vec<String>),
     /// The socket cannot be had.
     #[error(transparent)]
     Api(#[from] server::Error),
@@ -75,13 +72,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether the configuration is at fault rather than the host.
-    pub fn is_bad_configuration(&self) -> bool {
-        matches!(self, Self::Missing(_))
-    }
-}
-
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
@@ -89,15 +79,13 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// Reads the configuration again.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
-/// Builds the overlays of `config` and keeps them as configured until a signal or a client ends it.
+/// Builds the overlays of `config`, whose underlay is in `host`, and keeps them as configured until a signal or a client ends it.
 ///
 /// SIGTERM and SIGINT leave the kernel overlay forwarding; SIGHUP calls `reload`.
-pub async fn run(config: Config, reload: Reload) -> Result<(), Error> {
+pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Error> {
     let signals = Signals::new().map_err(system("listen for signals"))?;
     let config = Arc::new(config);
     let claim = Claim::new(&config.control.socket)?;
-    let host = Netns::current().map_err(system("open the network namespace of this process"))?;
-    check(&host, &config).await?;
     let remembered = remember(&config).await?;
     let notes_path = Notes::path_beside(&config.control.socket);
     let notes = Notes::create(&notes_path, &remembered).map_err(system("write the notes of added rows"))?;
@@ -151,20 +139,6 @@ pub async fn down(socket: &Path) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Whether everything that the configuration names is there. Changes nothing.
-async fn check(host: &Netns, config: &Config) -> Result<(), Error> {
-    let found =
-        desired::find(host, config, &[]).await.map_err(|error| Error::Missing(vec![error.to_string()]))?;
-    if found.away.is_empty() {
-        return Ok(());
-    }
-    let line = |((segment, interface), error): (&(_, String), &container::Error)| {
-        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-        format!("{segment}: {interface}: {error}{cause}")
-    };
-    Err(Error::Missing(found.away.iter().map(line).collect()))
-}
-
 /// What earlier daemons installed on misses and what operators added, as far as `config` still allows it.
 async fn remember(config: &Config) -> Result<Remembered, Error> {
     let path = Notes::path_beside(&config.control.socket);
@@ -188,6 +162,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        // A blocked signal stays blocked across exec, and whoever started us may have blocked these.
+        [Signum::SIGTERM, Signum::SIGINT, Signum::SIGHUP].into_iter().collect::<SigSet>().thread_unblock()?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

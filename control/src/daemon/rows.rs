@@ -159,15 +159,15 @@ fn ages(message: &NeighbourMessage) -> (Option<u64>, Option<u64>) {
 }
 
 fn word(state: NeighbourState) -> &'static str {
-    match state {
-        NeighbourState::Incomplete => "incomplete",
-        NeighbourState::Reachable => "reachable",
-        NeighbourState::Stale => "stale",
-        NeighbourState::Delay => "delay",
-        NeighbourState::Probe => "probe",
-        NeighbourState::Failed => "failed",
-        NeighbourState::Noarp => "static",
-        NeighbourState::Permanent => "permanent",
+    match (Life::of(state), state) {
+        (Life::Permanent, _) => "permanent",
+        (Life::Static, _) => "static",
+        (_, NeighbourState::Incomplete) => "incomplete",
+        (_, NeighbourState::Reachable) => "reachable",
+        (_, NeighbourState::Stale) => "stale",
+        (_, NeighbourState::Delay) => "delay",
+        (_, NeighbourState::Probe) => "probe",
+        (_, NeighbourState::Failed) => "failed",
         _ => "none",
     }
 }

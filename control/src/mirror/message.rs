@@ -93,12 +93,22 @@ pub enum Life {
     Dynamic,
 }
 
+/// `NUD_PERMANENT` and `NUD_NOARP` (`include/uapi/linux/neighbour.h`).
+const PERMANENT: u16 = 0x80;
+const NOARP: u16 = 0x40;
+
 impl Life {
-    fn of(state: NeighbourState) -> Self {
-        match state {
-            NeighbourState::Permanent => Self::Permanent,
-            NeighbourState::Noarp => Self::Static,
-            _ => Self::Dynamic,
+    /// A state is a set of bits: `bridge fdb add … self permanent` makes `NUD_NOARP | NUD_PERMANENT`, and
+    /// either of them keeps a row of a vxlan device from ageing (`vxlan_cleanup`,
+    /// `drivers/net/vxlan/vxlan_core.c`).
+    pub(crate) fn of(state: NeighbourState) -> Self {
+        let bits = u16::from(state);
+        if bits & PERMANENT != 0 {
+            Self::Permanent
+        } else if bits & NOARP != 0 {
+            Self::Static
+        } else {
+            Self::Dynamic
         }
     }
 }
@@ -263,6 +273,13 @@ mod tests {
             let Some(Row::Tunnel(row)) = read else { panic!("{read:?}") };
             assert_eq!(row.vtep, ip.parse().ok());
             assert_eq!(row.life, Life::Permanent);
+        }
+    }
+
+    #[test]
+    fn a_state_of_several_bits_is_as_lasting_as_the_most_lasting() {
+        for (bits, life) in [(0xc0, Life::Permanent), (0x42, Life::Static), (0x06, Life::Dynamic)] {
+            assert_eq!(Life::of(NeighbourState::from(bits)), life);
         }
     }
 

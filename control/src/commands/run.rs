@@ -1,0 +1,46 @@
+//! `vxdp run`: checks, builds, and stays.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::cli::RunArgs;
+use crate::config::{self, Config, Loaded, Mode};
+use crate::daemon;
+use crate::netns::Netns;
+use crate::preflight;
+
+/// Runs the daemon until a signal or `vxdp down` ends it.
+///
+/// # Errors
+/// What is wrong with the configuration or the host, and what the kernel refused.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let loaded = load(&args.config.file, args.mode)?;
+    let host = Netns::current().context("while opening the host's network namespace")?;
+    // One thread for the kernel's notifications while the other one works.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (file, mode) = (args.config.file.clone(), args.mode);
+    let reload = move || load(&file, mode).map(|loaded| loaded.config).map_err(|error| format!("{error:#}"));
+    runtime.block_on(async {
+        preflight::check(&loaded, &host).await?;
+        daemon::run(host, loaded.config, Box::new(reload)).await?;
+        Ok(())
+    })
+}
+
+fn load(file: &Path, mode: Option<Mode>) -> anyhow::Result<Loaded> {
+    let mut loaded = config::load(file)?;
+    preflight::modes(&loaded, mode)?;
+    if let Some(mode) = mode {
+        choose(&mut loaded.config, mode);
+    }
+    Ok(loaded)
+}
+
+/// The command line wins over the file, also over what the file says of single overlays.
+fn choose(config: &mut Config, mode: Mode) {
+    config.dataplane.mode = mode;
+    for overlay in &mut config.overlays {
+        overlay.mode = None;
+    }
+}
