@@ -68,27 +68,24 @@ pub enum OffloadError {
 }
 
 /// Features that were switched off, to be restored.
+///
+/// It does not hold the namespace: that would keep a dead container's devices alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SwitchedOff {
-    netns: Netns,
     device: String,
     features: Vec<&'static str>,
 }
 
 impl SwitchedOff {
-    /// The device.
-    pub fn device(&self) -> &str {
-        &self.device
-    }
-
     /// What was on before.
     pub fn features(&self) -> &[&'static str] {
         &self.features
     }
 
-    /// Switches the features on again. A device that is gone needs no restoring.
-    pub async fn restore(self) -> Result<(), OffloadError> {
-        match set(&self.netns, &self.device, &self.features, true).await {
+    /// Switches the features on again, in the namespace where the device is. A device that is gone needs
+    /// no restoring.
+    pub async fn restore(&self, netns: &Netns) -> Result<(), OffloadError> {
+        match set(netns, &self.device, &self.features, true).await {
             Err(OffloadError::Refused { source, .. }) if source.raw_os_error() == Some(ENODEV) => Ok(()),
             other => other,
         }
@@ -109,7 +106,7 @@ pub async fn switch_off(
         return Ok(None);
     }
     set(netns, device, &on, false).await?;
-    Ok(Some(SwitchedOff { netns: netns.clone(), device: device.to_owned(), features: on }))
+    Ok(Some(SwitchedOff { device: device.to_owned(), features: on }))
 }
 
 /// Names of the features that are on.

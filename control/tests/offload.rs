@@ -18,7 +18,7 @@ async fn an_offload_is_switched_off_and_restored_and_others_stay_as_they_are() {
     let during = host.run("ethtool", "-k eth1");
     assert!(during.contains("tx-vlan-offload: off") && during.contains("tx-vlan-stag-hw-insert: off"));
     assert_eq!(offload::switch_off(&host.netns(), "eth1", &[TX_VLAN]).await.unwrap(), None);
-    switched.restore().await.unwrap();
+    switched.restore(&host.netns()).await.unwrap();
     assert_eq!(host.run("ethtool", "-k eth1"), before);
 }
 
@@ -37,5 +37,5 @@ async fn a_device_that_is_gone_needs_no_restoring() {
     host.ip("link add eth1 type veth peer name veth2");
     let switched = offload::switch_off(&host.netns(), "eth1", &[TX_VLAN]).await.unwrap();
     host.ip("link del eth1");
-    switched.expect("it was on").restore().await.unwrap();
+    switched.expect("it was on").restore(&host.netns()).await.unwrap();
 }

@@ -1,3 +1,141 @@
 //! xdp mode: workers, XDP programs and their tables over a standing kernel overlay.
+//!
+//! ```text
+//!  kernel ──netlink──▶ mirror::Follower ──facts──▶ live::Live ──▶ dataplane tables ──▶ workers
+//!                             ▲                       │  │
+//!                             └────────asks───────────┘  └──────▶ maps of the XDP programs
+//! ```
+//!
+//! An engine needs nothing but the configuration and an overlay that stands; it can be started and stopped
+//! at any moment. While it is not there, or stuck, every frame takes the kernel's path.
 
 pub mod compile;
+mod live;
+mod port;
+mod report;
+mod settings;
+mod start;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use vxdp_dataplane::OverlayId;
+use vxdp_dataplane::table::TableError;
+use vxdp_dataplane::worker::WorkerError;
+
+use crate::config::Config;
+use crate::netns::Netns;
+use crate::xdp::{self, AttachError, LoadError};
+pub use report::{DeviceReport, DropCount, EngineReport, Frames, VerdictCount};
+
+/// Requests that wait for the engine.
+const COMMANDS: usize = 16;
+
+/// Why the fast path cannot be had. The kernel's path carries every frame.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The namespace of an overlay is not there.
+    #[error("cannot open the namespace `{name}`")]
+    Namespace {
+        /// Its name.
+        name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// No BPF file system.
+    #[error("cannot mount a BPF file system at {path}")]
+    BpfFs {
+        /// Where.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The programs were refused.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A program cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A worker cannot be had.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A map of the programs cannot be written.
+    #[error(transparent)]
+    Map(#[from] xdp::TableError),
+    /// The tables refuse what the kernel has.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The kernel's state cannot be followed, or there is no underlay device.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// How an engine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// It could not go on; the words are for the operator.
+    Lost(String),
+}
+
+/// A running engine. Dropping it stops it.
+#[derive(Debug)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+    end: watch::Receiver<Option<End>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Report(oneshot::Sender<EngineReport>),
+    Overlay { overlay: OverlayId, enabled: bool, done: oneshot::Sender<()> },
+    Stop,
+}
+
+impl Engine {
+    /// Starts the fast path over the overlays of `config`, which must stand. `enabled` says which of them
+    /// take part at first, in the order of the configuration.
+    ///
+    /// Takes tens of milliseconds, during which and after whose failure the kernel carries everything.
+    pub async fn start(config: Arc<Config>, host: Netns, enabled: Vec<bool>) -> Result<Self, EngineError> {
+        let live = live::Live::start(config, host, enabled).await?;
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (ended, end) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let _ = ended.send(Some(live.run(receiver).await));
+        });
+        Ok(Self { commands, end, task })
+    }
+
+    /// What it does at the moment; `None` if it has ended.
+    pub async fn report(&self) -> Option<EngineReport> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Report(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Lets an overlay take part or not.
+    pub async fn set_overlay(&self, overlay: OverlayId, enabled: bool) {
+        let (done, wait) = oneshot::channel();
+        if self.commands.send(Command::Overlay { overlay, enabled, done }).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Tells when and how it ends, to as many as want to know.
+    pub fn end(&self) -> watch::Receiver<Option<End>> {
+        self.end.clone()
+    }
+
+    /// Hands all traffic back to the kernel, carries what is under way, and takes everything off.
+    pub async fn stop(self) -> End {
+        // An engine that has ended cannot hear it, and need not.
+        let _ = self.commands.send(Command::Stop).await;
+        let _ = self.task.await;
+        self.end.borrow().clone().unwrap_or(End::Lost("the engine's task panicked".to_owned()))
+    }
+}

@@ -20,6 +20,11 @@ impl Host {
         Self(name)
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// `ip WORDS` inside.
     pub(crate) fn ip(&self, words: &str) {
         self.output("ip", words);

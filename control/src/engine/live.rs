@@ -1,0 +1,360 @@
+//! The engine's task: facts of the mirror in, tables out; ports come and go.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::{Instant, interval_at, sleep};
+use vxdp_dataplane::table::{Change as TableChange, Port, Publisher, Underlay};
+use vxdp_dataplane::worker::{Worker, WorkerExit};
+use vxdp_dataplane::{OverlayId, PortId, Stats, VtepId};
+
+use super::compile::{self, MapWrite, Path};
+use super::port::{ServedPort, chain};
+use super::report::{DeviceReport, EngineReport, verdicts};
+use super::{Command, End, EngineError, settings};
+use crate::config::{Config, Overlay};
+use crate::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
+use crate::mirror::nexthop::Resolution;
+use crate::mirror::state::Change;
+use crate::netns::Netns;
+use crate::xdp::{self, Attached, Capacity, Device, HEARTBEAT_MAX_AGE, Host, Instance, PortEntry, Programs};
+
+/// How long frames that the programs have redirected already may be on their way into the rings when the
+/// switch is turned off: a program's run and the flush behind it, in the same soft interrupt. Too short
+/// loses them; longer delays every stop.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// How long the last frames may take out of the rings when the engine stops.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often the rows that traffic keeps alive are refreshed in the kernel, at least four times in the
+/// shortest ageing time. More often costs a walk over all rows each time.
+const REFRESH: Duration = Duration::from_secs(15);
+
+/// How often the namespaces are compared with their names.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The NIC's part.
+pub(super) struct Nic {
+    pub(super) instance: Instance,
+    pub(super) attached: Attached,
+    pub(super) link: UnderlayLink,
+}
+
+/// A running engine.
+pub(super) struct Live {
+    pub(super) config: Arc<Config>,
+    pub(super) sources: Vec<Source>,
+    pub(super) enabled: Vec<bool>,
+    pub(super) programs: Programs,
+    pub(super) maps: xdp::Tables,
+    pub(super) publisher: Publisher,
+    pub(super) generation: u64,
+    pub(super) path: Path,
+    /// The last word on each VTEP, for when the underlay's MTU changes.
+    pub(super) vteps: HashMap<VtepId, (IpAddr, Resolution)>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) stats: Vec<Arc<Stats>>,
+    pub(super) nic: Nic,
+    pub(super) ports: Vec<ServedPort>,
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) facts: mpsc::Receiver<Vec<Fact>>,
+    pub(super) follower: JoinHandle<()>,
+    pub(super) exits: mpsc::UnboundedReceiver<(u16, WorkerExit)>,
+    pub(super) refreshed: u32,
+}
+
+impl Live {
+    /// Serves until told to stop, or until it cannot go on; either way everything is taken off.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> End {
+        let end = self.serve(&mut commands).await;
+        self.stop().await;
+        match end {
+            Ok(()) => End::Stopped,
+            Err(error) => End::Lost(chain(&error)),
+        }
+    }
+
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), EngineError> {
+        let begun = Instant::now();
+        let mut refresh = interval_at(begun + REFRESH, REFRESH);
+        let mut look = interval_at(begun + LOOK, LOOK);
+        loop {
+            tokio::select! {
+                facts = self.facts.recv() => {
+                    for fact in facts.ok_or_else(|| EngineError::Lost("the mirror has ended".to_owned()))? {
+                        self.take(fact).await?;
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Report(reply)) => { let _ = reply.send(self.report().await); }
+                    Some(Command::Overlay { overlay, enabled, done }) => {
+                        self.set_overlay(overlay, enabled)?;
+                        let _ = done.send(());
+                    }
+                    Some(Command::Stop) | None => return Ok(()),
+                },
+                Some((queue, exit)) = self.exits.recv() => {
+                    return Err(EngineError::Lost(format!("the worker of queue {queue} ended: {exit:?}")));
+                }
+                _ = refresh.tick() => self.refresh().await,
+                _ = look.tick() => {
+                    self.publisher.free_retired();
+                    self.compare_namespaces()?;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn take(&mut self, fact: Fact) -> Result<(), EngineError> {
+        match fact {
+            Fact::Changes(changes) => self.apply(&changes),
+            Fact::PortAppeared { overlay, port, device } => self.add_port(overlay, port, device).await,
+            Fact::PortVanished { overlay, port, .. } => self.remove_port(overlay, port).await,
+            Fact::Underlay(Some(link)) => self.underlay_changed(link),
+            Fact::Underlay(None) => {
+                let device = &self.config.underlay.device;
+                Err(EngineError::Lost(format!("the underlay device `{device}` is gone")))
+            }
+            Fact::Lost(why) => Err(EngineError::Lost(why)),
+        }
+    }
+
+    /// Carries changes out in the order that keeps the programs from redirecting what the workers do not know.
+    fn apply(&mut self, changes: &[Change]) -> Result<(), EngineError> {
+        for change in changes {
+            match *change {
+                Change::Vtep { id, address, resolution } => {
+                    self.vteps.insert(id, (address, resolution));
+                }
+                Change::VtepGone { id, .. } => drop(self.vteps.remove(&id)),
+                Change::Mac { .. } => {}
+            }
+        }
+        let compiled = compile::changes(changes, self.path);
+        // A large table takes a while, and other tasks of this thread should not wait for it.
+        block_in_place(|| {
+            self.write(&compiled.before)?;
+            self.publish(&compiled.tables)?;
+            self.write(&compiled.after)
+        })
+    }
+
+    fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
+        self.publisher.change(changes)?;
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, writes: &[MapWrite]) -> Result<(), EngineError> {
+        for write in writes {
+            match self.maps.write(*write) {
+                // What does not fit stays with the kernel.
+                Err(xdp::TableError::Full { .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_port(&mut self, overlay: OverlayId, position: usize, index: u32) -> Result<(), EngineError> {
+        let Some(id) = self.free_port() else { return Ok(()) };
+        let (spec, source) = (self.spec(overlay), &self.sources[usize::from(overlay.get())]);
+        let container = &spec.containers[position];
+        let name = source.ports[position].clone();
+        let device = Device { netns: source.netns.clone(), index, name };
+        let mut port = ServedPort::new(id, overlay, position, device, spec.vni.get());
+        if let Err(trouble) = port.switch_offloads_off(container).await {
+            port.give_up(trouble);
+            self.ports.push(port);
+            return Ok(());
+        }
+        self.publish(&[TableChange::Port(id, Some(self.table_port(overlay)))])?;
+        let mode = self.config.dataplane.attach;
+        let instance = self.programs.port(id)?;
+        let attached = block_in_place(|| port.attach(instance, &self.workers, mode));
+        if let Err(error) = attached {
+            // The container may have gone in the meantime; then the next fact says so.
+            tracing::warn!(device = port.device.name, "port stays with the kernel: {}", chain(&error));
+            self.ports.push(port);
+            return Ok(());
+        }
+        self.maps.set_port(id, self.map_port(overlay))?;
+        self.ports.push(port);
+        self.ask(Ask::PortUp { overlay, device: index, port: id }).await;
+        Ok(())
+    }
+
+    async fn remove_port(&mut self, overlay: OverlayId, position: usize) -> Result<(), EngineError> {
+        let is_it = |port: &ServedPort| port.overlay == overlay && port.position == position;
+        let Some(found) = self.ports.iter().position(is_it) else { return Ok(()) };
+        let port = self.ports.swap_remove(found);
+        let id = port.id;
+        self.maps.remove_port(id)?;
+        port.detach(&self.workers).await;
+        self.publish(&[TableChange::Port(id, None)])
+    }
+
+    fn underlay_changed(&mut self, link: UnderlayLink) -> Result<(), EngineError> {
+        if link.device != self.nic.link.device {
+            let device = &self.config.underlay.device;
+            return Err(EngineError::Lost(format!("the underlay device `{device}` was made anew")));
+        }
+        if link == self.nic.link {
+            return Ok(());
+        }
+        self.nic.link = link;
+        self.path.mtu = link.mtu;
+        let local = self.config.underlay.local;
+        self.publish(&[TableChange::Underlay(Underlay { local, mac: link.mac })])?;
+        self.maps.set_host(Host { local, mac: link.mac, heartbeat_max_age: HEARTBEAT_MAX_AGE })?;
+        let vtep = |(&id, &(address, resolution))| Change::Vtep { id, address, resolution };
+        let changes: Vec<Change> = self.vteps.iter().map(vtep).collect();
+        self.apply(&changes)?;
+        self.rewrite_ports()
+    }
+
+    /// Turns an overlay's switches.
+    fn set_overlay(&mut self, overlay: OverlayId, enabled: bool) -> Result<(), EngineError> {
+        let Some(switch) = self.enabled.get_mut(usize::from(overlay.get())) else { return Ok(()) };
+        *switch = enabled;
+        let (vni, port) = (self.spec(overlay).vni, self.spec(overlay).port);
+        self.maps.set_overlay(vni, port, overlay, enabled)?;
+        self.rewrite_ports()
+    }
+
+    fn rewrite_ports(&mut self) -> Result<(), EngineError> {
+        let serving = self.ports.iter().filter(|port| port.serves());
+        let ports: Vec<(PortId, OverlayId)> = serving.map(|port| (port.id, port.overlay)).collect();
+        for (id, overlay) in ports {
+            self.publish(&[TableChange::Port(id, Some(self.table_port(overlay)))])?;
+            self.maps.set_port(id, self.map_port(overlay))?;
+        }
+        Ok(())
+    }
+
+    /// Names the rows that traffic has used since the last time, so that they do not age out of the kernel.
+    async fn refresh(&mut self) {
+        let tables = self.publisher.tables();
+        let since = std::mem::replace(&mut self.refreshed, now_seconds());
+        let used = |last: Option<u32>| last.is_some_and(|second| second >= since);
+        let remotes = tables.remotes().filter(|row| used(row.last_frame)).map(|row| (row.overlay, row.mac));
+        let locals = tables.locals().filter(|row| used(row.last_frame)).map(|row| (row.overlay, row.mac));
+        let macs: Vec<_> = remotes.chain(locals).collect();
+        if !macs.is_empty() {
+            self.ask(Ask::Used(macs)).await;
+        }
+    }
+
+    /// A namespace that was deleted lives on while we are in it, with its devices and its UDP port: a new
+    /// overlay could not take their place.
+    fn compare_namespaces(&self) -> Result<(), EngineError> {
+        for (overlay, source) in self.config.overlays.iter().zip(&self.sources) {
+            let name = overlay.netns.as_str();
+            if Netns::named(name).ok().as_ref() != Some(&source.netns) {
+                return Err(EngineError::Lost(format!("the namespace `{name}` is gone")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self) -> EngineReport {
+        let nic = DeviceReport {
+            device: self.config.underlay.device.to_string(),
+            vni: None,
+            regime: Some(self.nic.attached.regime.to_string()),
+            zero_copy: self.workers.iter().all(Worker::zero_copy),
+            switched_off: Vec::new(),
+            trouble: None,
+            verdicts: verdicts(&self.nic.instance),
+        };
+        let followed = self.followed().await;
+        let tables = self.publisher.tables();
+        let resolved =
+            self.vteps.values().filter(|(_, resolution)| matches!(resolution, Resolution::Resolved { .. }));
+        let mut report = EngineReport {
+            devices: std::iter::once(nic).chain(self.ports.iter().map(ServedPort::report)).collect(),
+            vteps_resolved: resolved.count(),
+            vteps: self.vteps.len(),
+            remotes: tables.remote_count(),
+            locals: tables.locals().count(),
+            generation: self.generation,
+            overflows: followed.overflows,
+            drift: followed.drift,
+            refused: followed.refused,
+            ..EngineReport::default()
+        };
+        self.stats.iter().for_each(|stats| report.add_worker(stats));
+        report
+    }
+
+    async fn followed(&self) -> FollowCounters {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Counters(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// A follower that has ended says so in its facts.
+    async fn ask(&self, ask: Ask) {
+        let _ = self.asks.send(ask).await;
+    }
+
+    /// Back to the kernel: the switch, the frames under way, the workers, the programs, the next hops.
+    async fn stop(self) {
+        let Self { mut maps, workers, nic, ports, asks, mut facts, follower, .. } = self;
+        let _ = maps.set_switch(false);
+        sleep(SETTLE).await;
+        for port in ports {
+            port.detach(&workers).await;
+        }
+        block_in_place(|| {
+            for worker in workers {
+                worker.stop(PATIENCE);
+            }
+            drop(nic);
+        });
+        drop(asks);
+        // The follower may be waiting for us to take its last facts.
+        while facts.recv().await.is_some() {}
+        let _ = follower.await;
+    }
+
+    fn spec(&self, overlay: OverlayId) -> &Overlay {
+        &self.config.overlays[usize::from(overlay.get())]
+    }
+
+    fn free_port(&self) -> Option<PortId> {
+        let taken = |id: &PortId| self.ports.iter().any(|port| port.id == *id);
+        (0..Capacity::default().ports)
+            .filter_map(|id| u16::try_from(id).ok())
+            .map(PortId::new)
+            .find(|id| !taken(id))
+    }
+
+    fn room(&self) -> u32 {
+        if self.config.underlay.local.is_ipv4() { 50 } else { 70 }
+    }
+
+    fn overlay_mtu(&self, overlay: OverlayId) -> u32 {
+        self.spec(overlay).mtu.unwrap_or_else(|| self.nic.link.mtu.saturating_sub(self.room()))
+    }
+
+    fn table_port(&self, overlay: OverlayId) -> Port {
+        Port { overlay, mtu: u16::try_from(self.overlay_mtu(overlay)).unwrap_or(u16::MAX) }
+    }
+
+    fn map_port(&self, overlay: OverlayId) -> PortEntry {
+        let max_frame = settings::max_frame(self.overlay_mtu(overlay), self.nic.link.mtu, self.room());
+        PortEntry { overlay, max_frame, enabled: self.enabled[usize::from(overlay.get())] }
+    }
+}
+
+/// The second of the workers' clock, as the tables note it.
+fn now_seconds() -> u32 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
+}

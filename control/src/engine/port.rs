@@ -1,0 +1,156 @@
+//! A device of the fast path: its XDP program, its sockets in the workers, and what was changed for them.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use vxdp_dataplane::worker::{DeviceQueue, Worker};
+use vxdp_dataplane::{OverlayId, PortId};
+
+use super::EngineError;
+use super::report::{DeviceReport, verdicts};
+use crate::config::{Attach, Container, XdpAttach};
+use crate::container;
+use crate::offload::{self, SwitchedOff, TX_VLAN, TX_VLAN_STAG};
+use crate::xdp::{Attached, Device, Instance};
+
+/// How long a port's last frames may take when it leaves. A veth takes them at once; a device that is down
+/// never does, and nothing must wait for it long.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A container port that the fast path serves, or tried to.
+pub(super) struct ServedPort {
+    pub(super) id: PortId,
+    pub(super) overlay: OverlayId,
+    /// Position in the overlay's list of containers.
+    pub(super) position: usize,
+    pub(super) device: Device,
+    vni: u32,
+    instance: Option<Instance>,
+    attached: Option<Attached>,
+    offloads: Option<Offloads>,
+    trouble: Option<String>,
+}
+
+/// Offloads of a container's end that were switched off. The namespace is found again when they are
+/// restored: holding it would keep a dead container's namespace, and the veth in it, alive.
+struct Offloads {
+    container: Attach,
+    switched: SwitchedOff,
+}
+
+impl ServedPort {
+    /// A port that does not take part yet.
+    pub(super) fn new(id: PortId, overlay: OverlayId, position: usize, device: Device, vni: u32) -> Self {
+        let (instance, attached, offloads, trouble) = (None, None, None, None);
+        Self { id, overlay, position, device, vni, instance, attached, offloads, trouble }
+    }
+
+    /// Gives every worker its queue and attaches the program. On an error the port takes no part, and the
+    /// error stands in its report.
+    pub(super) fn attach(
+        &mut self,
+        mut instance: Instance,
+        workers: &[Worker],
+        mode: XdpAttach,
+    ) -> Result<(), EngineError> {
+        let served = self.attach_all(&mut instance, workers, mode);
+        match served {
+            Ok(attached) => {
+                self.attached = Some(attached);
+                self.instance = Some(instance);
+                Ok(())
+            }
+            Err(error) => {
+                self.trouble = Some(chain(&error));
+                drop(instance);
+                self.leave(workers);
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_all(
+        &self,
+        instance: &mut Instance,
+        workers: &[Worker],
+        mode: XdpAttach,
+    ) -> Result<Attached, EngineError> {
+        for (queue, worker) in (0..).zip(workers) {
+            let at = DeviceQueue { netns: self.device.netns.as_fd(), device: &self.device.name, queue };
+            let install = |socket: std::os::fd::BorrowedFd<'_>| {
+                instance.set_socket(queue, socket).map_err(io::Error::other)
+            };
+            worker.attach(self.id, &at, install)?;
+        }
+        Ok(instance.attach(&self.device, mode, None)?)
+    }
+
+    /// Switches off what would hide a frame's tags from the program, on the container's end.
+    pub(super) async fn switch_offloads_off(&mut self, container: &Container) -> Result<(), String> {
+        let netns = container::resolve(&container.attach).await.map_err(|error| chain(&error))?.netns;
+        let device = container.interface.as_str();
+        let switched = offload::switch_off(&netns, device, &[TX_VLAN, TX_VLAN_STAG]).await;
+        let switched = switched.map_err(|error| chain(&error))?;
+        let attach = container.attach.clone();
+        self.offloads = switched.map(|switched| Offloads { container: attach, switched });
+        Ok(())
+    }
+
+    /// Why the port takes no part.
+    pub(super) fn give_up(&mut self, trouble: String) {
+        self.trouble = Some(trouble);
+    }
+
+    /// Whether frames of the port may be redirected.
+    pub(super) fn serves(&self) -> bool {
+        self.instance.is_some()
+    }
+
+    /// Takes the port out: first its sockets from the map, then from the workers, then the program.
+    pub(super) async fn detach(mut self, workers: &[Worker]) {
+        if let Some(mut instance) = self.instance.take() {
+            for (queue, _) in (0..).zip(workers) {
+                let _ = instance.remove_socket(queue);
+            }
+            tokio::task::block_in_place(|| self.leave(workers));
+            tokio::task::block_in_place(|| drop(instance));
+        }
+        self.restore_offloads().await;
+    }
+
+    /// A worker that has ended, or never had the port, has nothing to give back.
+    fn leave(&self, workers: &[Worker]) {
+        for worker in workers {
+            let _ = worker.detach(self.id, PATIENCE);
+        }
+    }
+
+    async fn restore_offloads(&mut self) {
+        let Some(Offloads { container, switched }) = self.offloads.take() else { return };
+        // A container that is gone took its device along.
+        let Ok(found) = container::resolve(&container).await else { return };
+        if let Err(error) = switched.restore(&found.netns).await {
+            tracing::warn!(device = self.device.name, "cannot restore offloads: {}", chain(&error));
+        }
+    }
+
+    pub(super) fn report(&self) -> DeviceReport {
+        let switched = self.offloads.iter().flat_map(|offloads| offloads.switched.features());
+        DeviceReport {
+            device: self.device.name.clone(),
+            vni: Some(self.vni),
+            regime: self.attached.map(|attached| attached.regime.to_string()),
+            zero_copy: false,
+            switched_off: switched.map(|name| (*name).to_owned()).collect(),
+            trouble: self.trouble.clone(),
+            verdicts: self.instance.as_ref().map(verdicts).unwrap_or_default(),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

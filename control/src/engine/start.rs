@@ -1,0 +1,171 @@
+//! Starting the engine: everything is built with the switch off, which is turned on last.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+use vxdp_dataplane::table::{Change as TableChange, Publisher, Underlay};
+use vxdp_dataplane::worker::{DeviceQueue, Worker, WorkerExit, WorkerSpec};
+use vxdp_dataplane::{Local, OverlayId, Stats, Tables, Tunnel};
+
+use super::live::{Live, Nic};
+use super::port::chain;
+use super::{EngineError, compile, settings};
+use crate::config::{Config, Overlay};
+use crate::mirror::fact::{Fact, Source, UnderlayLink};
+use crate::mirror::follow::Follower;
+use crate::netns::Netns;
+use crate::xdp::{BpfFs, Capacity, Device, HEARTBEAT_MAX_AGE, Host, Programs};
+
+/// Facts and asks that wait between the follower and the engine; each is a batch.
+const QUEUE: usize = 16;
+
+/// The worker of one queue, and its counters.
+struct Queue {
+    worker: Worker,
+    stats: Arc<Stats>,
+}
+
+impl Live {
+    /// Builds everything and turns the switch on.
+    pub(super) async fn start(
+        config: Arc<Config>,
+        host: Netns,
+        enabled: Vec<bool>,
+    ) -> Result<Self, EngineError> {
+        let local = config.underlay.local;
+        let root = bpffs_root(&config);
+        let bpffs = BpfFs::open(&root)
+            .map_err(|source| EngineError::BpfFs { path: root.display().to_string(), source })?;
+        let programs = Programs::new(bpffs, Capacity::default())?;
+        let mut maps = programs.tables()?;
+        let sources = config.overlays.iter().map(source).collect::<Result<Vec<_>, _>>()?;
+        let lost = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Lost(chain(&*error));
+        let device = config.underlay.device.as_str();
+        let follower = Follower::open(&host, device, sources.clone()).await.map_err(lost)?;
+        let (asks, asked) = mpsc::channel(QUEUE);
+        let (tell, mut facts) = mpsc::channel(QUEUE);
+        let follower = tokio::spawn(follower.run(asked, tell));
+        let first = facts.recv().await.unwrap_or_default();
+        let link = underlay(&first, device)?;
+        let path = settings::path(&host, local.is_ipv4(), link.mtu);
+        let mut publisher = Publisher::new(Tables::new(Underlay { local, mac: link.mac }));
+        maps.set_host(Host { local, mac: link.mac, heartbeat_max_age: HEARTBEAT_MAX_AGE })?;
+        maps.set_tunnel_ports(config.overlays.iter().map(|overlay| overlay.port))?;
+        let mut segments = Vec::new();
+        for ((id, overlay), enabled) in overlays(&config).zip(&enabled) {
+            segments.push(TableChange::Overlay(id, Some(compile::overlay(overlay, local))));
+            maps.set_overlay(overlay.vni, overlay.port, id, *enabled)?;
+        }
+        publisher.change(&segments)?;
+        let (exit, exits) = mpsc::unbounded_channel();
+        let (queues, nic) =
+            block_in_place(|| start_workers(&config, &host, &programs, &publisher, link, exit))?;
+        let (workers, stats) = queues.into_iter().map(|queue| (queue.worker, queue.stats)).unzip();
+        let mut live = Self {
+            config,
+            sources,
+            enabled,
+            programs,
+            maps,
+            publisher,
+            generation: 1,
+            path,
+            vteps: HashMap::new(),
+            workers,
+            stats,
+            nic,
+            ports: Vec::new(),
+            asks,
+            facts,
+            follower,
+            exits,
+            refreshed: 0,
+        };
+        for fact in first {
+            live.take(fact).await?;
+        }
+        live.maps.set_switch(true)?;
+        Ok(live)
+    }
+}
+
+fn overlays(config: &Config) -> impl Iterator<Item = (OverlayId, &Overlay)> {
+    (0..).map(OverlayId::new).zip(&config.overlays)
+}
+
+/// Where this daemon's BPF file system is mounted: beside its socket.
+pub(crate) fn bpffs_root(config: &Config) -> PathBuf {
+    config.control.socket.with_extension("bpf")
+}
+
+fn source(overlay: &Overlay) -> Result<Source, EngineError> {
+    let name = overlay.netns.as_str();
+    let netns =
+        Netns::named(name).map_err(|source| EngineError::Namespace { name: name.to_owned(), source })?;
+    Ok(Source {
+        netns,
+        vni: overlay.vni,
+        port: overlay.port,
+        bridge: overlay.bridge.to_string(),
+        vxlan: overlay.vxlan.to_string(),
+        ports: overlay.containers.iter().map(|container| container.host_interface.to_string()).collect(),
+    })
+}
+
+/// The underlay device among the first facts.
+fn underlay(facts: &[Fact], device: &str) -> Result<UnderlayLink, EngineError> {
+    let lost = facts.iter().find_map(|fact| match fact {
+        Fact::Lost(why) => Some(why.clone()),
+        _ => None,
+    });
+    if let Some(why) = lost {
+        return Err(EngineError::Lost(why));
+    }
+    let link = facts.iter().find_map(|fact| match fact {
+        Fact::Underlay(link) => *link,
+        _ => None,
+    });
+    link.ok_or_else(|| EngineError::Lost(format!("there is no underlay device `{device}`")))
+}
+
+/// Starts one worker per queue, and attaches the program of the NIC behind them.
+fn start_workers(
+    config: &Config,
+    host: &Netns,
+    programs: &Programs,
+    publisher: &Publisher,
+    link: UnderlayLink,
+    exit: mpsc::UnboundedSender<(u16, WorkerExit)>,
+) -> Result<(Vec<Queue>, Nic), EngineError> {
+    let device = Device { netns: host.clone(), index: link.device, name: config.underlay.device.to_string() };
+    let mut instance = programs.underlay()?;
+    let mut queues = Vec::new();
+    for queue in 0..config.dataplane.workers.max(1) {
+        let mut beats = programs.heartbeats()?;
+        // Workers begin their IPv4 identifications far from each other: the field tells fragments of
+        // different packets apart, should a router fragment them.
+        let local = Local::new(queue.wrapping_mul(0x4000));
+        let stats = local.stats();
+        let exit = exit.clone();
+        let spec = WorkerSpec {
+            name: format!("vxdp-{queue}"),
+            cpu: None,
+            poll: settings::poll(&config.dataplane),
+            forward: Tunnel::new(publisher.reader(), local),
+            // A beat that cannot be written is a worker that seems stuck: the frames pass.
+            heartbeat: Box::new(move |now| drop(beats.beat(queue.into(), now.0))),
+            on_exit: Box::new(move |ended| drop(exit.send((queue, ended.clone())))),
+        };
+        let at = DeviceQueue { netns: host.as_fd(), device: &device.name, queue: queue.into() };
+        let worker = Worker::start(spec, &settings::umem(&config.dataplane), &at, |socket| {
+            instance.set_socket(queue.into(), socket).map_err(std::io::Error::other)
+        })?;
+        queues.push(Queue { worker, stats });
+    }
+    let attached = instance.attach(&device, config.dataplane.attach, None)?;
+    Ok((queues, Nic { instance, attached, link }))
+}

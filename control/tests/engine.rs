@@ -1,0 +1,154 @@
+//! The fast path over real devices: two hosts, a container each, both engines, and what they carried.
+
+mod namespace;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use namespace::Host;
+use vxdp_control::config::{self, Config};
+use vxdp_control::engine::{Engine, EngineReport};
+use vxdp_control::kernel::Kernel;
+use vxdp_control::kernel::desired::{Desired, DesiredOverlay, DesiredPort, UnderlayFacts};
+
+/// One host: its namespace, its container's, its overlay's, and what runs over them.
+struct Side {
+    host: Host,
+    container: Host,
+    _overlay: Host,
+    config: Arc<Config>,
+    _files: tempfile::TempDir,
+}
+
+impl Side {
+    fn new(name: &str, number: u8) -> Self {
+        let host = Host::new(&format!("{name}-h{number}"));
+        let container = Host::new(&format!("{name}-c{number}"));
+        let overlay = Host::new(&format!("{name}-o{number}"));
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let path = files.path().join("host.toml");
+        let text = toml(number, files.path(), overlay.name(), container.name());
+        std::fs::write(&path, text).expect("written");
+        let config = config::load(&path).expect("valid").config;
+        Self { host, container, _overlay: overlay, config: Arc::new(config), _files: files }
+    }
+
+    async fn build(&self) {
+        let netns = self.host.netns();
+        let ledger = self.config.control.socket.with_extension("ledger");
+        let mut kernel = Kernel::open(netns.clone(), &ledger).await.expect("opened");
+        let underlay =
+            UnderlayFacts { ifindex: self.host.index("eth0"), mtu: 1500, local: self.config.underlay.local };
+        let mut overlay = DesiredOverlay::new(self.config.overlays[0].clone(), &underlay);
+        let container = self.config.overlays[0].containers[0].clone();
+        overlay.ports.push(DesiredPort { container, netns: Some(self.container.netns()) });
+        let desired = Desired { host: netns, underlay, queues: 1, overlays: vec![overlay] };
+        kernel.reconcile(&desired).await.expect("built");
+    }
+
+    async fn engine(&self) -> Engine {
+        Engine::start(Arc::clone(&self.config), self.host.netns(), vec![true]).await.expect("started")
+    }
+}
+
+fn toml(number: u8, files: &std::path::Path, overlay: &str, container: &str) -> String {
+    let other = 3 - number;
+    let mut text = String::new();
+    let socket = files.join("vxdp.sock");
+    write!(
+        text,
+        r#"
+[underlay]
+device = "eth0"
+local = "192.168.10.2{number}"
+[control]
+socket = "{}"
+[[overlay]]
+vni = 42
+port = 4789
+netns = "{overlay}"
+bridge = "br0"
+vxlan = "vxlan1"
+gateway = "10.0.0.1/24"
+[[overlay.container]]
+attach = {{ netns = "{container}" }}
+interface = "eth1"
+host_interface = "veth2"
+mac = "02:42:0a:00:00:0{}"
+address = "10.0.0.{}/24"
+[[overlay.remote]]
+mac = "02:42:0a:00:00:0{}"
+address = "10.0.0.{}"
+vtep = "192.168.10.2{other}"
+install = "static"
+"#,
+        socket.display(),
+        number + 1,
+        number + 1,
+        other + 1,
+        other + 1,
+    )
+    .expect("a string takes everything");
+    text
+}
+
+fn wire(one: &Side, two: &Side) {
+    one.host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", two.host.name()));
+    for (side, number) in [(one, 1), (two, 2)] {
+        side.host.ip(&format!("address add 192.168.10.2{number}/24 dev eth0"));
+        side.host.ip("link set eth0 up");
+        side.host.ip("link set lo up");
+        side.container.ip("link set lo up");
+    }
+}
+
+async fn carried(engine: &Engine, what: &str, enough: impl Fn(&EngineReport) -> bool) -> EngineReport {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let report = engine.report().await.expect("the engine lives");
+        if enough(&report) {
+            return report;
+        }
+        assert!(Instant::now() < deadline, "{what}: {report:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn two_hosts(name: &str) -> (Side, Side) {
+    let (one, two) = (Side::new(name, 1), Side::new(name, 2));
+    wire(&one, &two);
+    one.build().await;
+    two.build().await;
+    (one, two)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn known_unicast_goes_through_userspace_both_ways() {
+    let (one, two) = two_hosts("both").await;
+    let (first, second) = (one.engine().await, two.engine().await);
+    let ready = |report: &EngineReport| report.vteps_resolved == 1 && report.remotes == 1;
+    carried(&first, "resolved", ready).await;
+    carried(&second, "resolved", ready).await;
+    one.container.run("ping", "-c 20 -i 0.02 -W 2 10.0.0.3");
+    for engine in [&first, &second] {
+        let report = carried(engine, "20 each way", |r| r.encap.frames >= 15 && r.decap.frames >= 15).await;
+        assert!(report.drops.is_empty(), "{report:#?}");
+    }
+    first.stop().await;
+    second.stop().await;
+    one.container.run("ping", "-c 3 -i 0.02 -W 2 10.0.0.3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn one_side_in_userspace_understands_the_kernel_on_the_other() {
+    let (one, two) = two_hosts("mixed").await;
+    let engine = one.engine().await;
+    carried(&engine, "resolved", |r| r.vteps_resolved == 1 && r.remotes == 1).await;
+    one.container.run("ping", "-c 20 -i 0.02 -W 2 10.0.0.3");
+    carried(&engine, "20 each way", |r| r.encap.frames >= 15 && r.decap.frames >= 15).await;
+    two.container.run("ping", "-c 5 -i 0.02 -s 1400 -W 2 10.0.0.2");
+    engine.stop().await;
+}
