@@ -1,47 +1,39 @@
-//! Looking at the kernel: devices, addresses and rows of every namespace that matters, by dumps.
+//! Looking at the kernel: devices, addresses and rows of every namespace that matters.
+
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
-};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::Handle;
 use vxdp_dataplane::wire::MacAddr;
 
-use super::desired::{Desired, Row};
-use super::error::KernelError;
-use super::ledger::Created;
-use super::namespace;
-use super::netlink::{Refusal, ask, dump};
-use super::observed::{FdbRow, Kind, Link, Observed, Rows, Space};
-use super::place::{LinkAt, Place};
-use super::vxlan::Vxlan;
+use self::rows::Interest;
+use crate::kernel::desired::Desired;
+use crate::kernel::error::KernelError;
+use crate::kernel::ledger::Created;
+use crate::kernel::namespace;
+use crate::kernel::netlink::{Refusal, ask, dump};
+use crate::kernel::observed::{Kind, Link, Observed, Space};
+use crate::kernel::place::Place;
+use crate::kernel::vxlan::Vxlan;
 use crate::netns::Netns;
 
 /// How often a dump that was disturbed by changes is made again before the attempt is given up. In a
 /// table that changes all the time each attempt may be disturbed; three more are enough elsewhere.
 const DUMP_ATTEMPTS: usize = 4;
 
-/// MACs and addresses whose rows matter on one vxlan device; the rest of its table may be a million rows
-/// of others, which are passed over.
-#[derive(Default)]
-struct Interest {
-    macs: HashSet<MacAddr>,
-    addresses: HashSet<IpAddr>,
-}
-
 /// Looks at every namespace that `desired` or the ledger names.
 pub(super) async fn observe(desired: &Desired, created: &Created) -> Result<Observed, KernelError> {
     let mut observed = Observed::default();
-    let mut interests = interests(desired, created);
+    let mut interests = rows::interests(desired, created);
     let spaces = open_spaces(desired, created, &mut observed.stale)?;
     let others: Vec<&Netns> = spaces.values().chain([&desired.host]).collect();
     for (place, netns) in &spaces {
@@ -82,32 +74,6 @@ fn open_spaces(
     Ok(spaces)
 }
 
-fn interests(desired: &Desired, created: &Created) -> BTreeMap<Place, HashMap<String, Interest>> {
-    let mut interests: BTreeMap<Place, HashMap<String, Interest>> = BTreeMap::new();
-    let mut add = |at: LinkAt, rows: &mut dyn Iterator<Item = &Row>| {
-        let interest = interests.entry(at.place).or_default().entry(at.name).or_default();
-        for row in rows {
-            match *row {
-                Row::Neighbour { address, .. } => {
-                    interest.addresses.insert(address);
-                }
-                Row::Fdb { mac, .. } | Row::Bridge { mac } => {
-                    interest.macs.insert(mac);
-                }
-                Row::Flood { .. } => {}
-            }
-        }
-    };
-    for overlay in &desired.overlays {
-        let place = Place::Named(overlay.spec.netns.to_string());
-        add(LinkAt::new(&place, &overlay.spec.vxlan), &mut overlay.rows.iter());
-    }
-    for (at, rows) in &created.rows {
-        add(at.clone(), &mut rows.iter());
-    }
-    interests
-}
-
 async fn look(
     netns: &Netns,
     others: &[&Netns],
@@ -129,18 +95,9 @@ async fn look(
             space.nsids.insert(other.inode(), id);
         }
     }
-    let vxlans: HashMap<u32, &Interest> = interests
-        .iter()
-        .filter_map(|(name, interest)| {
-            let link = space.links.get(name)?;
-            matches!(link.kind, Kind::Vxlan(_)).then_some((link.index, interest))
-        })
-        .collect();
-    if !vxlans.is_empty() {
-        for (index, rows) in rows(&mut handle, &vxlans).await? {
-            if let Some(link) = by_index.get(&index).and_then(|name| space.links.get_mut(name)) {
-                link.rows = rows;
-            }
+    for (name, interest) in interests {
+        if let Some(link) = space.links.get_mut(name).filter(|link| matches!(link.kind, Kind::Vxlan(_))) {
+            link.rows = rows::rows(&mut handle, link, interest).await?;
         }
     }
     Ok(space)
@@ -264,128 +221,6 @@ async fn nsid(handle: &mut Handle, other: &Netns) -> Result<Option<i32>, Refusal
         NsidAttribute::Id(id) if *id >= 0 => Some(*id),
         _ => None,
     }))
-}
-
-/// Rows of the vxlan devices with these indices.
-async fn rows(handle: &mut Handle, vxlans: &HashMap<u32, &Interest>) -> Result<HashMap<u32, Rows>, Refusal> {
-    let mut attempts = DUMP_ATTEMPTS;
-    loop {
-        let mut found: HashMap<u32, Rows> = HashMap::new();
-        let mut consistent = true;
-        for family in [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = NeighbourMessage::default();
-            request.header.family = family;
-            let dumped = dump(handle, RouteNetlinkMessage::GetNeighbour(request), |message| {
-                if let RouteNetlinkMessage::NewNeighbour(message) = message {
-                    read_row(&message, vxlans, &mut found);
-                }
-            });
-            consistent &= dumped.await?;
-        }
-        attempts -= 1;
-        // A big table that others change all the time never gives an undisturbed dump. A row missed or
-        // doubled by the disturbance is written once too often or put right by the next audit.
-        if consistent || attempts == 0 {
-            return Ok(found);
-        }
-    }
-}
-
-fn read_row(message: &NeighbourMessage, vxlans: &HashMap<u32, &Interest>, found: &mut HashMap<u32, Rows>) {
-    let seen = Attributes::of(message);
-    if message.header.family != AddressFamily::Bridge {
-        let index = message.header.ifindex;
-        if let (Some(interest), Some(address)) = (vxlans.get(&index), seen.destination)
-            && interest.addresses.contains(&address)
-        {
-            let mac = seen.mac.filter(|_| state_bits(message) & PERMANENT != 0);
-            found.entry(index).or_default().neighbours.insert(address, mac);
-        }
-        return;
-    }
-    let Some(mac) = seen.mac else { return };
-    if message.header.flags.contains(NeighbourFlags::Own) {
-        read_fdb(message, &seen, mac, vxlans, found);
-    } else if seen.vlan.is_none()
-        && seen.master.is_some()
-        && state_bits(message) & NOARP != 0
-        && vxlans.get(&message.header.ifindex).is_some_and(|interest| interest.macs.contains(&mac))
-    {
-        found.entry(message.header.ifindex).or_default().bridge.insert(mac);
-    }
-}
-
-fn read_fdb(
-    message: &NeighbourMessage,
-    seen: &Attributes,
-    mac: MacAddr,
-    vxlans: &HashMap<u32, &Interest>,
-    found: &mut HashMap<u32, Rows>,
-) {
-    let index = message.header.ifindex;
-    let Some(interest) = vxlans.get(&index) else { return };
-    let fixed = state_bits(message) & (PERMANENT | NOARP) != 0;
-    // The kernel reports VNI, port and interface only where they are not the device's own.
-    let plain = !seen.special;
-    if mac.is_zero() {
-        if let Some(vtep) = seen.destination.filter(|_| fixed && plain) {
-            found.entry(index).or_default().flood.insert(vtep);
-        }
-    } else if interest.macs.contains(&mac) {
-        let row = FdbRow { vtep: seen.destination, fixed, plain };
-        found.entry(index).or_default().fdb.insert(mac, row);
-    }
-}
-
-const NOARP: u16 = 0x40;
-const PERMANENT: u16 = 0x80;
-
-fn state_bits(message: &NeighbourMessage) -> u16 {
-    u16::from(message.header.state)
-}
-
-#[derive(Default)]
-struct Attributes {
-    mac: Option<MacAddr>,
-    destination: Option<IpAddr>,
-    vlan: Option<u16>,
-    master: Option<u32>,
-    special: bool,
-}
-
-impl Attributes {
-    fn of(message: &NeighbourMessage) -> Self {
-        let mut seen = Self::default();
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::LinkLayerAddress(octets) => {
-                    seen.mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr::new);
-                }
-                NeighbourAttribute::Destination(address) => seen.destination = read_destination(address),
-                NeighbourAttribute::Vlan(vlan) => seen.vlan = Some(*vlan),
-                NeighbourAttribute::Controller(index) => seen.master = Some(*index),
-                NeighbourAttribute::Vni(_) | NeighbourAttribute::Port(_) | NeighbourAttribute::IfIndex(_) => {
-                    seen.special = true;
-                }
-                _ => {}
-            }
-        }
-        seen
-    }
-}
-
-/// The family of the message is the bridge's, so the crate leaves a VTEP's address as plain octets.
-fn read_destination(address: &NeighbourAddress) -> Option<IpAddr> {
-    match address {
-        NeighbourAddress::Inet(address) => Some((*address).into()),
-        NeighbourAddress::Inet6(address) => Some((*address).into()),
-        NeighbourAddress::Other(octets) => match octets.len() {
-            4 => <[u8; 4]>::try_from(octets.as_slice()).ok().map(IpAddr::from),
-            16 => <[u8; 16]>::try_from(octets.as_slice()).ok().map(IpAddr::from),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 fn disturbed() -> Refusal {
