@@ -36,6 +36,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Shows, adds and deletes rows
     Fdb(FdbArgs),
+    /// Changes what carries known unicast, while traffic flows
+    Mode(ModeArgs),
     /// Says what `run` would object to, and changes nothing
     Check(CheckArgs),
     /// Prints the completions of a shell
@@ -207,6 +209,28 @@ pub struct SegmentArgs {
     /// UDP port of the overlay, needed where two have the VNI. Example: --port 4789
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+}
+
+/// `vxdp mode`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sudo vxdp mode xdp
+  sudo vxdp mode kernel --vni 42
+
+No frame is lost on the way. The mode holds until the daemon ends or its configuration changes.")]
+pub struct ModeArgs {
+    /// The mode. Example: xdp
+    pub mode: Mode,
+    /// Only in overlays with this VNI. Example: --vni 42
+    #[arg(long, value_parser = vni)]
+    pub vni: Option<Vni>,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// The form.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `vxdp check`.

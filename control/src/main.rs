@@ -35,6 +35,7 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Down(args) => commands::down(args),
         Command::Status(args) => commands::status(args),
         Command::Fdb(args) => commands::fdb(args),
+        Command::Mode(args) => commands::mode(args),
         Command::Check(args) => commands::check(args),
         Command::Completions(args) => commands::completions(args),
         Command::Man => commands::man(),

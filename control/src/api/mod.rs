@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
 
+use crate::config::Mode;
 use crate::kernel::as_text;
 
 pub mod client;
@@ -46,6 +47,14 @@ pub enum Request {
         /// Its MAC.
         #[serde(with = "as_text")]
         mac: MacAddr,
+    },
+    /// Changes what carries known unicast.
+    Mode {
+        /// Only in overlays with this VNI.
+        #[serde(default)]
+        vni: Option<u32>,
+        /// To this.
+        mode: Mode,
     },
     /// Removes everything the configuration created, then stops.
     Down,
@@ -188,6 +197,7 @@ mod tests {
             Request::FdbShow { vni: Some(42) },
             Request::FdbAdd(station()),
             Request::FdbDel { vni: 42, port: Some(4789), mac },
+            Request::Mode { vni: Some(42), mode: Mode::Xdp },
             Request::Down,
         ] {
             let line = to_line(&request).expect("a line");

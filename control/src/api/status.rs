@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
 
+use crate::engine::pilot::ModeReport;
 use crate::kernel::as_text;
 use crate::misses;
 use crate::model::schedule;
@@ -18,8 +19,10 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since its start.
     pub uptime_s: u64,
-    /// What carries known unicast frames.
+    /// What carries known unicast frames: `kernel`, `xdp`, or `mixed`.
     pub mode: String,
+    /// The modes in detail.
+    pub modes: ModeReport,
     /// The tunnel's side towards the network.
     pub underlay: UnderlayStatus,
     /// The segments.

@@ -35,7 +35,6 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<()> {
 
 fn examine(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = config::load(&args.config.file)?;
-    preflight::modes(&loaded, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Netns::current().context("while opening the host's network namespace")?;
     runtime.block_on(preflight::check(&loaded, &host))?;

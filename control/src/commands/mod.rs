@@ -4,6 +4,7 @@ mod check;
 mod down;
 mod fdb;
 mod manual;
+mod mode;
 mod run;
 mod status;
 mod table;
@@ -12,6 +13,7 @@ pub use check::check;
 pub use down::down;
 pub use fdb::fdb;
 pub use manual::{completions, man};
+pub use mode::mode;
 pub use run::run;
 pub use status::status;
 

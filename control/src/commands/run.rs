@@ -30,7 +30,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 fn load(file: &Path, mode: Option<Mode>) -> anyhow::Result<Loaded> {
     let mut loaded = config::load(file)?;
-    preflight::modes(&loaded, mode)?;
     if let Some(mode) = mode {
         choose(&mut loaded.config, mode);
     }

@@ -6,6 +6,8 @@ use std::io::{self, Write as _};
 use crate::api::status::{ContainerStatus, OverlayStatus, Status};
 use crate::api::{Request, client};
 use crate::cli::StatusArgs;
+use crate::engine::EngineReport;
+use crate::engine::pilot::ModeReport;
 
 use super::table::{Table, ago};
 
@@ -34,13 +36,15 @@ fn screen(status: &Status) -> String {
 }
 
 fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
-    let Status { version, pid, uptime_s, mode, underlay, overlays, reconcile, misses, errors } = status;
+    let Status { version, pid, uptime_s, mode, modes, underlay, overlays, reconcile, misses, errors } =
+        status;
     writeln!(text, "vxdp {version}, pid {pid}, up {}, mode {mode}", ago(*uptime_s))?;
     let mtu = underlay.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     writeln!(text, "underlay {}, {}{mtu}", underlay.device, underlay.local)?;
     for overlay in overlays {
         write_overlay(text, overlay)?;
     }
+    write_modes(text, modes)?;
     let counters = &reconcile.counters;
     writeln!(
         text,
@@ -63,6 +67,59 @@ fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
     }
     for error in errors {
         writeln!(text, "  {} ago, {} times: {}", ago(error.age_s), error.count, error.message)?;
+    }
+    Ok(())
+}
+
+fn write_modes(text: &mut String, modes: &ModeReport) -> std::fmt::Result {
+    writeln!(text)?;
+    if let Some(trouble) = &modes.trouble {
+        writeln!(text, "no xdp mode: {trouble}")?;
+    }
+    if let Some(engine) = &modes.engine {
+        write_engine(text, engine)?;
+    }
+    for switch in modes.switches.iter().take(3) {
+        writeln!(text, "{} ago: {}", ago(switch.age_s), switch.what)?;
+    }
+    Ok(())
+}
+
+fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
+    let EngineReport { encap, decap, workers, remotes, locals, vteps_resolved, vteps, .. } = engine;
+    writeln!(text, "fast path: {} frames in, {} frames out of tunnels", encap.frames, decap.frames)?;
+    writeln!(
+        text,
+        "  {workers} workers; {remotes} remote and {locals} local MACs; {vteps_resolved} of {vteps} VTEPs resolved"
+    )?;
+    let mut table = Table::new(["  DEVICE", "VNI", "XDP", "COPY", "FRAMES", "TO THE KERNEL"]);
+    for device in &engine.devices {
+        let frames = |redirected: bool| {
+            let counted = device.verdicts.iter();
+            let counted = counted.filter(|count| (count.verdict == "redirected") == redirected);
+            counted.map(|count| count.frames).sum::<u64>().to_string()
+        };
+        let copy = if device.zero_copy { "zero-copy" } else { "copy" };
+        table.row([
+            format!("  {}", device.device),
+            device.vni.map_or_else(String::new, |vni| vni.to_string()),
+            device.regime.clone().unwrap_or_else(|| "off".to_owned()),
+            copy.to_owned(),
+            frames(true),
+            frames(false),
+        ]);
+    }
+    writeln!(text, "{table}")?;
+    for device in &engine.devices {
+        if let Some(trouble) = &device.trouble {
+            writeln!(text, "  {}: {trouble}", device.device)?;
+        }
+        if !device.switched_off.is_empty() {
+            writeln!(text, "  {}: switched off for now: {}", device.device, device.switched_off.join(", "))?;
+        }
+    }
+    for drop in &engine.drops {
+        writeln!(text, "  dropped {} frames: {}", drop.frames, drop.reason)?;
     }
     Ok(())
 }
@@ -98,7 +155,33 @@ fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> std::fmt::Result
 mod tests {
     use super::*;
     use crate::api::status::{ErrorStatus, ReconcileStatus, RemoteCounts, UnderlayStatus};
+    use crate::engine::{DeviceReport, Frames, VerdictCount};
     use vxdp_dataplane::wire::MacAddr;
+
+    fn modes() -> ModeReport {
+        let frames = |frames| Frames { frames, bytes: 98 * frames };
+        let device = |device: &str, vni| DeviceReport {
+            device: device.into(),
+            vni,
+            regime: Some("driver".into()),
+            zero_copy: false,
+            switched_off: vec!["tx-vlan-hw-insert".into()],
+            trouble: None,
+            verdicts: vec![VerdictCount { verdict: "redirected".into(), frames: 1_234_567_890 }],
+        };
+        let engine = EngineReport {
+            devices: vec![device("eth0", None), device("veth2", Some(16_777_215))],
+            encap: frames(12_345_678_901),
+            decap: frames(12_345_678_902),
+            vteps_resolved: 1000,
+            vteps: 1000,
+            remotes: 1_000_000,
+            locals: 12,
+            workers: 8,
+            ..EngineReport::default()
+        };
+        ModeReport { engine: Some(engine), ..ModeReport::default() }
+    }
 
     fn status_of(attached: bool) -> Status {
         let container = ContainerStatus {
@@ -114,7 +197,8 @@ mod tests {
             version: "0.1.0".into(),
             pid: 4711,
             uptime_s: 3725,
-            mode: "kernel".into(),
+            mode: "xdp".into(),
+            modes: modes(),
             underlay: UnderlayStatus {
                 device: "eth0".into(),
                 local: [192, 168, 10, 21].into(),
@@ -148,7 +232,9 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
-        for word in ["kernel", "42", "attached", "docker test-overlay", "fd42::2/64", "1m1s", "1h2m"] {
+        for word in
+            ["mode xdp", "1234567890", "42", "attached", "docker test-overlay", "fd42::2/64", "1m1s", "1h2m"]
+        {
             assert!(text.contains(word), "{word}\n{text}");
         }
     }

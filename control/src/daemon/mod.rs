@@ -36,6 +36,7 @@ use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
 use crate::config::{Config, Install};
+use crate::engine::pilot::{self, Pilot};
 use crate::kernel::{Kernel, KernelError, Report};
 use crate::model::remembered::Remembered;
 use crate::model::{self, Change, Client, Event, State};
@@ -62,6 +63,11 @@ pub enum Error {
     /// The overlays could not be built; what was made has been taken back.
     #[error("{0}")]
     Build(String),
+    /// xdp mode was asked for by name and cannot be had. The kernel overlay stands and forwards.
+    #[error(
+        "cannot start xdp mode: {0}\nThe kernel overlay stands and forwards; `--mode auto` or `--mode kernel` go on with it"
+    )]
+    Xdp(String),
     /// The system refused something.
     #[error("cannot {what}")]
     System {
@@ -93,15 +99,20 @@ pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Erro
 
     let started = Instant::now();
     let (event_sender, events) = mpsc::channel(EVENTS);
-    let mut worker = Worker::new(kernel, host, Arc::clone(&config), event_sender.clone());
+    let pilot = Arc::new(Pilot::new(host.clone(), Arc::clone(&config)));
+    let mut worker = Worker::new(kernel, Arc::clone(&pilot), host, Arc::clone(&config), event_sender.clone());
     let mut log = Log::default();
     let first = worker.reconcile(&remembered.rows()).await;
     log.first(&first);
     if let Some(error) = first.error {
         return Err(Error::Build(error));
     }
+    if let Some(why) = pilot.refused().await {
+        return Err(Error::Xdp(why));
+    }
     let mut background = JoinSet::new();
     background.spawn(places::compare(worker.worked(), event_sender));
+    background.spawn(tend(Arc::clone(&pilot)));
     let (jobs, job_receiver) = mpsc::unbounded_channel();
     let worker = tokio::spawn(worker.run(job_receiver));
     let (call_sender, calls) = mpsc::channel(CALLS);
@@ -112,6 +123,7 @@ pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Erro
     let daemon = Daemon {
         state,
         started,
+        pilot: Arc::clone(&pilot),
         jobs,
         asking: HashMap::new(),
         asked: 0,
@@ -120,7 +132,7 @@ pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Erro
         reload,
         service: Service::new(),
     };
-    let stopping = Stopping { worker, api, background, clients, notes_path: &notes_path };
+    let stopping = Stopping { worker, pilot, api, background, clients, notes_path: &notes_path };
     daemon.live(signals, events, calls).await.finish(stopping, claim).await
 }
 
@@ -135,6 +147,7 @@ pub async fn down(socket: &Path) -> Result<Report, Error> {
     let host = Netns::current().map_err(system("open the network namespace of this process"))?;
     let mut kernel = Kernel::open(host, &ledger_beside(socket)).await?;
     let report = kernel.down().await?;
+    pilot::clear(socket);
     Notes::remove(&Notes::path_beside(socket)).map_err(system("remove the notes of added rows"))?;
     Ok(report)
 }
@@ -183,6 +196,7 @@ impl Signals {
 struct Daemon {
     state: State,
     started: Instant,
+    pilot: Arc<Pilot>,
     jobs: mpsc::UnboundedSender<Job>,
     asking: HashMap<Client, oneshot::Sender<Answer>>,
     asked: u64,
@@ -252,6 +266,13 @@ impl Daemon {
         None
     }
 
+    /// Answers a client when `answer` is ready, without keeping anybody else waiting.
+    fn reply_later(&mut self, client: Client, answer: impl Future<Output = Answer> + Send + 'static) {
+        let Some(sender) = self.asking.remove(&client) else { return };
+        // The client may have hung up.
+        tokio::spawn(async move { sender.send(answer.await) });
+    }
+
     fn carry_out(&mut self, change: Change) {
         let job = match change {
             Change::Reconcile(config, rows) => Job::Reconcile(config, rows),
@@ -260,6 +281,25 @@ impl Daemon {
             Change::Remove(client, segment, rows) => Job::Remove(client, segment, rows),
             Change::Forget(client, segment, mac) => Job::Forget(client, segment, mac),
             Change::Show(client, segments) => Job::Show(client, segments),
+            Change::Status(client, mut status) => {
+                let pilot = Arc::clone(&self.pilot);
+                self.reply_later(client, async move {
+                    status.modes = pilot.report().await;
+                    status.mode.clone_from(&status.modes.mode);
+                    Answer::with(&status)
+                });
+                return;
+            }
+            Change::Mode(client, vni, mode) => {
+                let pilot = Arc::clone(&self.pilot);
+                self.reply_later(client, async move {
+                    match pilot.set_mode(vni, mode).await {
+                        Ok(()) => Answer::with(&pilot.report().await),
+                        Err(why) => Answer::refuse(Kind::Failed, why),
+                    }
+                });
+                return;
+            }
             Change::Note(note) => {
                 if let Err(error) = self.notes.add(&note) {
                     self.log.unnoted(&error);
@@ -284,6 +324,16 @@ impl Daemon {
     }
 }
 
+/// Lets the pilot look after the fast path.
+async fn tend(pilot: Arc<Pilot>) {
+    // Often enough that a fast path which has landed is soon back, and never in the way.
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        pilot.tend().await;
+    }
+}
+
 async fn wait(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -294,6 +344,7 @@ async fn wait(deadline: Option<Instant>) {
 /// What still runs when the main loop has ended.
 struct Stopping<'a> {
     worker: JoinHandle<Kernel>,
+    pilot: Arc<Pilot>,
     api: JoinHandle<()>,
     background: JoinSet<()>,
     clients: TaskTracker,
@@ -304,11 +355,12 @@ impl Ended {
     /// Stops the rest in order: no new clients, no new jobs, the job under way to its end, removal if it is
     /// wanted, last answers.
     async fn finish(self, stopping: Stopping<'_>, claim: Claim) -> Result<(), Error> {
-        let Stopping { worker, api, mut background, clients, notes_path } = stopping;
+        let Stopping { worker, pilot, api, mut background, clients, notes_path } = stopping;
         api.abort();
         let _ = api.await;
         background.shutdown().await;
         let kernel = worker.await.map_err(|error| Error::Build(format!("the worker broke: {error}")))?;
+        pilot.stop().await;
         let mut outcome = Ok(());
         if let Some(client) = self.remove_for {
             let (answer, removed) = remove(kernel, notes_path).await;

@@ -10,6 +10,7 @@ use super::places::Worked;
 use super::rows;
 use super::watches::Watches;
 use crate::config::{Config, Overlay};
+use crate::engine::pilot::Pilot;
 use crate::kernel::desired::Row;
 use crate::kernel::{Kernel, KernelError, Note};
 use crate::misses::Answer;
@@ -40,16 +41,23 @@ pub(crate) struct Worker {
     host: Netns,
     config: Arc<Config>,
     watches: Watches,
+    pilot: Arc<Pilot>,
     worked: watch::Sender<Worked>,
     events: mpsc::Sender<Event>,
 }
 
 impl Worker {
     /// Works in `host`; what happens is reported to `events`.
-    pub(crate) fn new(kernel: Kernel, host: Netns, config: Arc<Config>, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(
+        kernel: Kernel,
+        pilot: Arc<Pilot>,
+        host: Netns,
+        config: Arc<Config>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         let watches = Watches::new(events.clone());
         let (worked, _) = watch::channel((Arc::clone(&config), Default::default()));
-        Self { kernel, host, config, watches, worked, events }
+        Self { kernel, host, config, watches, pilot, worked, events }
     }
 
     /// Where the namespaces of the latest reconciliation can be read.
@@ -90,6 +98,7 @@ impl Worker {
     pub(crate) async fn reconcile(&mut self, rows: &[(Segment, Vec<Row>)]) -> Outcome {
         let config = Arc::clone(&self.config);
         self.watches.let_go(&config).await;
+        self.pilot.make_way().await;
         let found = match desired::find(&self.host, &config, rows).await {
             Ok(found) => found,
             Err(error) => return Outcome { error: Some(error.to_string()), ..Outcome::default() },
@@ -117,6 +126,9 @@ impl Worker {
                 Ok(false) => {}
                 Err(error) => outcome.error = Some(format!("cannot listen to the kernel: {error}")),
             }
+        }
+        if outcome.error.is_none() {
+            self.pilot.built(&config).await;
         }
         places.note_overlays(&config);
         self.worked.send_replace((config, places));

@@ -96,6 +96,11 @@ impl Live {
                         self.set_overlay(overlay, enabled)?;
                         let _ = done.send(());
                     }
+                    Some(Command::Look(done)) => {
+                        // On an error the sender is dropped, which says that the end is near.
+                        self.compare_namespaces()?;
+                        let _ = done.send(());
+                    }
                     Some(Command::Stop) | None => return Ok(()),
                 },
                 Some((queue, exit)) = self.exits.recv() => {

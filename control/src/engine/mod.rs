@@ -11,6 +11,7 @@
 
 pub mod compile;
 mod live;
+pub mod pilot;
 mod port;
 mod report;
 mod settings;
@@ -93,6 +94,7 @@ pub struct Engine {
 enum Command {
     Report(oneshot::Sender<EngineReport>),
     Overlay { overlay: OverlayId, enabled: bool, done: oneshot::Sender<()> },
+    Look(oneshot::Sender<()>),
     Stop,
 }
 
@@ -124,6 +126,15 @@ impl Engine {
         if self.commands.send(Command::Overlay { overlay, enabled, done }).await.is_ok() {
             let _ = wait.await;
         }
+    }
+
+    /// Has it look whether its namespaces are still there; when this returns and they are not, it has ended.
+    pub async fn look(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.commands.send(Command::Look(done)).await.is_ok() && wait.await.is_ok() {
+            return;
+        }
+        let _ = self.end.clone().wait_for(Option::is_some).await;
     }
 
     /// Tells when and how it ends, to as many as want to know.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ impl Live {
         enabled: Vec<bool>,
     ) -> Result<Self, EngineError> {
         let local = config.underlay.local;
-        let root = bpffs_root(&config);
+        let root = bpffs_root(&config.control.socket);
         let bpffs = BpfFs::open(&root)
             .map_err(|source| EngineError::BpfFs { path: root.display().to_string(), source })?;
         let programs = Programs::new(bpffs, Capacity::default())?;
@@ -97,9 +97,9 @@ fn overlays(config: &Config) -> impl Iterator<Item = (OverlayId, &Overlay)> {
     (0..).map(OverlayId::new).zip(&config.overlays)
 }
 
-/// Where this daemon's BPF file system is mounted: beside its socket.
-pub(crate) fn bpffs_root(config: &Config) -> PathBuf {
-    config.control.socket.with_extension("bpf")
+/// Where the BPF file system of the daemon at `socket` is mounted.
+pub(super) fn bpffs_root(socket: &Path) -> PathBuf {
+    socket.with_extension("bpf")
 }
 
 fn source(overlay: &Overlay) -> Result<Source, EngineError> {

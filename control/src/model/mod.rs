@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use vxdp_dataplane::wire::MacAddr;
 
-use crate::api::status::RowStatus;
+use crate::api::status::{RowStatus, Status};
 use crate::api::{Answer as Reply, Request};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::kernel::desired::Row;
 use crate::misses::{Answer, Missed, Misses, Verdict};
 use crate::segment::Segment;
@@ -122,6 +122,10 @@ pub enum Change {
     Show(Client, Vec<Segment>),
     /// Note on disk what `fdb add` and `fdb del` did, so that a later daemon knows.
     Note(remembered::Note),
+    /// Answer a client with this, once what is known of the modes has been added.
+    Status(Client, Box<Status>),
+    /// Change the mode of the overlays with this VNI, or of all, for a client.
+    Mode(Client, Option<u32>, Mode),
     /// Answer a client.
     Reply(Client, Reply),
     /// Read the configuration again, and report [`Event::Loaded`].

@@ -38,7 +38,11 @@ pub(super) fn ask(
 ) {
     let outcome = match request {
         Request::Status => {
-            changes.push(Change::Reply(client, Answer::with(&status::status(state, now))));
+            changes.push(Change::Status(client, Box::new(status::status(state, now))));
+            Ok(())
+        }
+        Request::Mode { vni, mode } => {
+            changes.push(Change::Mode(client, vni, mode));
             Ok(())
         }
         Request::FdbShow { vni } => show(state, client, vni, changes),

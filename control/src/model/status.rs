@@ -8,6 +8,7 @@ use crate::api::status::{
 };
 use crate::config::{Install, Overlay};
 use crate::container::describe;
+use crate::engine::pilot::ModeReport;
 use crate::kernel::desired::UnderlayFacts;
 use crate::segment::Segment;
 
@@ -17,7 +18,9 @@ pub(super) fn status(state: &State, now: Duration) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: now.as_secs(),
-        mode: "kernel".to_owned(),
+        // Only the pilot knows.
+        mode: String::new(),
+        modes: ModeReport::default(),
         underlay: UnderlayStatus {
             device: config.underlay.device.to_string(),
             local: config.underlay.local,

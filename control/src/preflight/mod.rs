@@ -8,7 +8,7 @@ use std::io;
 
 use futures::future::join_all;
 
-use crate::config::{Attach, ConfigError, IPV6_MIN_MTU, KeyPath, Loaded, Mode, Overlay, Problem, Problems};
+use crate::config::{Attach, ConfigError, IPV6_MIN_MTU, KeyPath, Loaded, Overlay, Problem, Problems};
 use crate::container;
 use crate::kernel::desired::UnderlayFacts;
 use crate::netns::Netns;
@@ -55,28 +55,6 @@ pub async fn check(loaded: &Loaded, host: &Netns) -> Result<UnderlayFacts, Prefl
 
 fn fit(problems: Vec<Problem>) -> Result<(), ConfigError> {
     Problems::new(problems).map_or(Ok(()), |problems| Err(ConfigError::Invalid(problems)))
-}
-
-/// Checks that this build has the modes that are asked for; `asked` on the command line wins over the file.
-///
-/// # Errors
-/// With every place that asks for a mode that is not there.
-pub fn modes(loaded: &Loaded, asked: Option<Mode>) -> Result<(), ConfigError> {
-    const MISSING: &str = "this build has no xdp mode yet; expected \"auto\" or \"kernel\"";
-    let Loaded { config, source } = loaded;
-    let problems = match asked {
-        Some(Mode::Xdp) => vec![source.general_problem(format!("--mode xdp: {MISSING}"))],
-        Some(Mode::Auto | Mode::Kernel) => Vec::new(),
-        None => {
-            let host = (KeyPath::root().key("dataplane").key("mode"), Some(config.dataplane.mode));
-            let overlays = config.overlays.iter().enumerate();
-            let overlays =
-                overlays.map(|(index, overlay)| (KeyPath::overlay(index).key("mode"), overlay.mode));
-            let xdp = std::iter::once(host).chain(overlays).filter(|(_, mode)| *mode == Some(Mode::Xdp));
-            xdp.map(|(path, _)| source.problem(&path, MISSING)).collect()
-        }
-    };
-    fit(problems)
 }
 
 /// The inner packets have to fit into the underlay's.
@@ -157,16 +135,5 @@ mod tests {
                  encapsulation takes 50; expected at least 1280"
             )
         );
-    }
-
-    #[test]
-    fn xdp_is_refused_where_it_is_asked_for() {
-        let refusal = |overlay, asked| modes(&loaded(overlay), asked).err().map(|error| error.to_string());
-        assert_eq!(refusal("mode = 'kernel'", None), None);
-        assert_eq!(refusal("mode = 'xdp'", Some(Mode::Kernel)), None);
-        let told = refusal("mode = 'xdp'", None).expect("refused");
-        assert!(told.starts_with("f:6: overlay[0].mode: this build has no xdp mode yet"), "{told}");
-        let told = refusal("", Some(Mode::Xdp)).expect("refused");
-        assert!(told.starts_with("f: --mode xdp: this build has no xdp mode yet"), "{told}");
     }
 }
