@@ -6,6 +6,8 @@
 mod port;
 mod removal;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
