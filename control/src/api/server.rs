@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,22 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 #[derive(Debug)]
 pub struct Claim {
     socket: PathBuf,
+    path: PathBuf,
     _lock: Flock<File>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Still locked, so it is ours to remove.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the open file is the one that stands at `path`.
+fn stands_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (open, standing) = (file.metadata().map(identity), fs::metadata(path).map(identity));
+    matches!((open, standing), (Ok(open), Ok(standing)) if open == standing)
 }
 
 impl Claim {
@@ -86,22 +101,29 @@ impl Claim {
             created.map_err(failed("create the directory", directory))?;
         }
         let path = socket.with_extension("lock");
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(failed("open", &path))?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("set the mode of", &path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                let number = format!("{}\n", std::process::id());
-                lock.set_len(0).map_err(failed("write", &path))?;
-                io::Write::write_all(&mut &*lock, number.as_bytes()).map_err(failed("write", &path))?;
-                Ok(Self { socket: socket.to_owned(), _lock: lock })
+        loop {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(failed("open", &path))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if stands_at(&lock, &path) => return Self::sign(lock, path, socket),
+                // Its daemon ended and removed it between our opening and our locking.
+                Ok(_) => {}
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+                    return Err(Error::Taken { socket: socket.to_owned(), pid });
+                }
+                Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
             }
-            Err((_, Errno::EWOULDBLOCK)) => {
-                let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-                Err(Error::Taken { socket: socket.to_owned(), pid })
-            }
-            Err((_, errno)) => Err(failed("lock", &path)(errno.into())),
         }
+    }
+
+    /// Writes our process id into the lock file, for the message of a daemon that is refused.
+    fn sign(lock: Flock<File>, path: PathBuf, socket: &Path) -> Result<Self, Error> {
+        lock.set_permissions(Permissions::from_mode(0o600)).map_err(failed("set the mode of", &path))?;
+        lock.set_len(0).map_err(failed("write", &path))?;
+        let pid = format!("{}\n", std::process::id());
+        io::Write::write_all(&mut &*lock, pid.as_bytes()).map_err(failed("write", &path))?;
+        Ok(Self { socket: socket.to_owned(), path, _lock: lock })
     }
 
     /// Opens the socket with mode 0600, in place of one that a killed daemon left behind.
