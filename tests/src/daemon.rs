@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum Mode {
     /// The kernel's vxlan device.
     Kernel,
+    /// Userspace over AF_XDP.
+    Xdp,
 }
 
 impl Mode {
@@ -28,6 +30,7 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Xdp => "xdp",
         }
     }
 }

@@ -23,7 +23,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Lab {
     hosts: Vec<Host>,
-    // The namespace of the bridge that joins more than two hosts.
+    // The namespace of the bridge that joins the hosts, unless a veth does.
     switch: Option<Host>,
     name: String,
     dir: TempDir,
@@ -35,6 +35,7 @@ pub struct LabBuilder {
     name: String,
     hosts: u8,
     mtu: u32,
+    switched: bool,
 }
 
 impl LabBuilder {
@@ -50,6 +51,13 @@ impl LabBuilder {
         self
     }
 
+    /// Joins the hosts by a bridge even if there are two. In xdp mode frames pass a host's own device unseen
+    /// by packet sockets; on the bridge's ports they can be captured.
+    pub fn switched(mut self) -> Self {
+        self.switched = true;
+        self
+    }
+
     /// Builds the lab.
     pub fn build(self) -> Result<Lab> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +67,7 @@ impl LabBuilder {
         for number in 1..=self.hosts {
             lab.hosts.push(Host::start(&lab.name, lab.dir.path(), number)?);
         }
-        lab.join_hosts(self.mtu).context("while building the underlay")?;
+        lab.join_hosts(self.mtu, self.switched).context("while building the underlay")?;
         Ok(lab)
     }
 }
@@ -67,7 +75,7 @@ impl LabBuilder {
 impl Lab {
     /// A lab of two hosts whose files and processes carry `name`.
     pub fn builder(name: &str) -> LabBuilder {
-        LabBuilder { name: name.to_owned(), hosts: 2, mtu: 1500 }
+        LabBuilder { name: name.to_owned(), hosts: 2, mtu: 1500, switched: false }
     }
 
     /// The lab's unique name.
@@ -95,6 +103,14 @@ impl Lab {
         &self.hosts[1]
     }
 
+    /// Where to capture what the first host sends: the place and its device.
+    pub fn wire(&self) -> (&Place, &str) {
+        match &self.switch {
+            Some(switch) => (switch, self.h1().name()),
+            None => (self.h1(), "eth0"),
+        }
+    }
+
     /// Prints the state of every host to standard error.
     pub fn report(&self) {
         for host in &self.hosts {
@@ -117,14 +133,14 @@ impl Lab {
         Ok(Kept { name: self.name.clone(), dir: self.dir.path().to_owned(), hosts })
     }
 
-    /// Two hosts share one veth pair; more are ports of a bridge in a namespace of its own.
-    fn join_hosts(&mut self, mtu: u32) -> Result<()> {
+    /// Two hosts share one veth pair; more, or `switched` ones, are ports of a bridge in a namespace of its own.
+    fn join_hosts(&mut self, mtu: u32, switched: bool) -> Result<()> {
         match self.hosts.as_slice() {
             [] => bail!("a lab needs a host"),
             [only] => {
                 only.exec(["ip", "link", "add", "eth0", "type", "dummy"])?;
             }
-            [h1, h2] => {
+            [h1, h2] if !switched => {
                 h1.script(&format!("ip link add eth0 type veth peer name eth0 netns {}", h2.holder()))?;
             }
             hosts => {

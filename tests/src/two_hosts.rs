@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::{Daemon, Mode};
 use crate::docker::{DockerContainer, Engine, KeptEngine, Lifetime};
+use crate::frames::Frames;
 use crate::host::Host;
 use crate::lab::{Kept, Lab};
 use crate::place::Place;
@@ -49,7 +50,8 @@ pub struct KeptTwoHosts {
 impl TwoHosts {
     /// Builds the lab, the containers, and starts a daemon on each host.
     pub fn build(name: &str, attachment: Attachment, mode: Mode, lifetime: Lifetime) -> Result<Self> {
-        let lab = Lab::builder(name).build()?;
+        let builder = Lab::builder(name);
+        let lab = if mode == Mode::Kernel { builder } else { builder.switched() }.build()?;
         let mut scenario = Self { daemons: Vec::new(), docker: Vec::new(), engine: None, lab };
         match attachment {
             Attachment::Netns => {
@@ -61,6 +63,11 @@ impl TwoHosts {
         for (host, config) in scenario.lab.hosts().iter().zip(Self::configs(attachment)) {
             let path = host.write_config(config)?;
             scenario.daemons.push(host.start_vxdp(&path, mode)?);
+        }
+        if mode == Mode::Xdp {
+            for host in scenario.lab.hosts() {
+                host.wait_for_fast_path()?;
+            }
         }
         Ok(scenario)
     }
@@ -94,6 +101,11 @@ impl TwoHosts {
             None => host.netns(["c1", "c2"][index]),
         };
         Ok((place, [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)][index]))
+    }
+
+    /// What each path of each host has carried so far.
+    pub fn frames(&self) -> Result<[Frames; 2]> {
+        Ok([self.lab.h1().frames()?, self.lab.h2().frames()?])
     }
 
     /// The Docker container on `h1` (0) or `h2` (1).

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use vxdp_lab::{
-    Attachment, Before, Capture, KeptTwoHosts, Lifetime, Mode, Outer, Ping, Pinged, TwoHosts, VNI,
+    Attachment, Before, Capture, Frames, KeptTwoHosts, Lifetime, Mode, Outer, Ping, Pinged, TwoHosts, VNI,
     VXLAN_PORT, describe,
 };
 
@@ -114,7 +114,9 @@ fn demonstrate(arguments: &Arguments) -> Result<bool> {
 /// What the overlay must do while it stands.
 fn show(two_hosts: &TwoHosts, proofs: &mut Proofs, report: &mut Report, say: &dyn Fn(&str)) -> Result<()> {
     let [(c1, address1), (c2, address2)] = two_hosts.containers()?;
-    let wire = Capture::start(two_hosts.lab().h1(), "eth0")?;
+    let (place, device) = two_hosts.lab().wire();
+    let wire = Capture::start(place, device)?;
+    let before = two_hosts.frames()?;
     let pinged = Ping::new(address2).count(PINGS).run(&c1)?;
     let outer = wire
         .wait_for("an encapsulated echo request", |frame| {
@@ -147,13 +149,24 @@ fn show(two_hosts: &TwoHosts, proofs: &mut Proofs, report: &mut Report, say: &dy
     proofs.add(Proof::equal("inner packet", expected, packet));
     proofs.add(Proof::equal("outer frame", "148 bytes", format!("{} bytes", outer.outer_len)));
     proofs.add(Proof::equal("ARP frames in the tunnel", 0, encapsulated_arp));
+    let frames = two_hosts.frames()?;
     report.measured(&pinged, &outer);
+    add_paths(proofs, report, before, frames);
     Ok(())
 }
 
 fn add_ping(proofs: &mut Proofs, what: &str, pinged: &Pinged) {
     let seen = format!("{} of {}", pinged.received, pinged.sent);
     proofs.add(Proof::equal(what, format!("{PINGS} of {PINGS}"), seen));
+}
+
+/// Which path carried the pings. A frame or two may go through the kernel while ARP is being answered.
+fn add_paths(proofs: &mut Proofs, report: &mut Report, before: [Frames; 2], after: [Frames; 2]) {
+    let kernel = report.carried(before, after);
+    let other = if report.is_xdp() { kernel } else { report.in_userspace() };
+    let what = if report.is_xdp() { "frames that the kernel carried" } else { "frames in userspace" };
+    let seen = if other <= 4 { "at most 4".to_owned() } else { other.to_string() };
+    proofs.add(Proof::equal(what, "at most 4", seen));
 }
 
 /// What `vxdp down` must do: the hosts are then as they were before.

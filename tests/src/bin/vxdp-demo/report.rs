@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use vxdp_lab::{Mode, Outer, Pinged, TwoHosts};
+use vxdp_lab::{Frames, Mode, Outer, Pinged, TwoHosts};
 
 /// The whole file.
 #[derive(Debug, Serialize)]
@@ -14,6 +14,8 @@ pub(crate) struct Report {
     hosts: Vec<HostReport>,
     ping: Option<Pinged>,
     wire: Option<Wire>,
+    /// Frames of both pings by the path that carried them, both hosts together.
+    frames: Frames,
     /// What was on the machine afterwards and not before.
     pub(crate) left_behind: Vec<String>,
 }
@@ -46,7 +48,14 @@ impl Report {
             container: container.into(),
         });
         let hosts = hosts.collect();
-        Ok(Self { mode: mode.as_str(), hosts, ping: None, wire: None, left_behind: Vec::new() })
+        Ok(Self {
+            mode: mode.as_str(),
+            hosts,
+            ping: None,
+            wire: None,
+            frames: Frames::default(),
+            left_behind: Vec::new(),
+        })
     }
 
     /// Adds the ping from the first container to the second, and a packet of it.
@@ -60,6 +69,27 @@ impl Report {
             udp_checksum: outer.udp_checksum,
             flags: outer.flags,
         });
+    }
+
+    /// Adds which path carried the frames between two looks at both hosts; answers how many the kernel did.
+    pub(crate) fn carried(&mut self, before: [Frames; 2], after: [Frames; 2]) -> u64 {
+        for (before, after) in before.into_iter().zip(after) {
+            self.frames.xdp.encap += after.xdp.encap - before.xdp.encap;
+            self.frames.xdp.decap += after.xdp.decap - before.xdp.decap;
+            self.frames.kernel.encap += after.kernel.encap - before.kernel.encap;
+            self.frames.kernel.decap += after.kernel.decap - before.kernel.decap;
+        }
+        self.frames.kernel.encap + self.frames.kernel.decap
+    }
+
+    /// Frames that userspace carried.
+    pub(crate) fn in_userspace(&self) -> u64 {
+        self.frames.xdp.encap + self.frames.xdp.decap
+    }
+
+    /// Whether userspace was to carry them.
+    pub(crate) fn is_xdp(&self) -> bool {
+        self.mode == Mode::Xdp.as_str()
     }
 
     /// Writes it to `path`, or to standard output for `-`.

@@ -1,0 +1,63 @@
+//! How many frames each path of a host has carried.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::wait::wait_until;
+
+/// Frames by the path that carried them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Frames {
+    /// Userspace, over AF_XDP.
+    pub xdp: Directions,
+    /// The kernel's vxlan device.
+    pub kernel: Directions,
+}
+
+/// Frames into and out of tunnels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Directions {
+    /// Into tunnels.
+    pub encap: u64,
+    /// Out of tunnels.
+    pub decap: u64,
+}
+
+impl Host {
+    /// What `vxdp status --json` says.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.vxdp(&["status", "--json"])?.success()?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// Counts the frames of each path so far; those of userspace since its start.
+    pub fn frames(&self) -> Result<Frames> {
+        let engine = &self.status()?["modes"]["engine"];
+        let userspace = |direction: &str| engine[direction]["frames"].as_u64().unwrap_or(0);
+        let text = self.netns("overlay").exec(["ip", "-json", "-statistics", "link", "show", "vxlan1"])?;
+        let links: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
+        let device = |direction: &str| links[0]["stats64"][direction]["packets"].as_u64();
+        let kernel = |direction: &str| device(direction).context("no counters of vxlan1");
+        Ok(Frames {
+            xdp: Directions { encap: userspace("encap"), decap: userspace("decap") },
+            kernel: Directions { encap: kernel("tx")?, decap: kernel("rx")? },
+        })
+    }
+
+    /// Waits until userspace carries the frames of every remote container: its VTEPs are resolved and its
+    /// ports are attached.
+    pub fn wait_for_fast_path(&self) -> Result<()> {
+        wait_until("the fast path carries every remote", Duration::from_secs(10), || {
+            let engine = &self.status()?["modes"]["engine"];
+            let number = |name: &str| engine[name].as_u64().unwrap_or(0);
+            Ok(number("remotes") > 0
+                && number("locals") > 0
+                && number("vteps") > 0
+                && number("vteps") == number("vteps_resolved"))
+        })
+    }
+}
