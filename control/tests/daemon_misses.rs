@@ -12,6 +12,7 @@ use daemon::{Daemon, REMOTE, config, has_bridge_row, has_fdb, has_neighbour, has
 use kernel_host::{on_a_host, run};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
@@ -46,8 +47,11 @@ fn send(destinations: impl Iterator<Item = [u8; 6]> + Send) {
         for destination in destinations {
             frame[..6].copy_from_slice(&destination);
             while let Err(error) = sendto(fd.as_raw_fd(), &frame, &eth1, MsgFlags::empty()) {
-                if error != nix::errno::Errno::ENOBUFS {
-                    return Err(error.into());
+                match error {
+                    Errno::ENOBUFS => {}
+                    // A test deleted the device.
+                    Errno::ENETDOWN | Errno::ENXIO => return Ok(()),
+                    error => return Err(error.into()),
                 }
             }
         }

@@ -35,12 +35,14 @@ use self::service::Service;
 use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
-use crate::config::{Config, Install};
+use crate::config::{Config, Install, Overlay};
 use crate::engine::pilot::{self, Pilot};
-use crate::kernel::{Kernel, KernelError, Report};
+use crate::kernel::desired::Row;
+use crate::kernel::{Kernel, KernelError, Report, vxlan_of};
 use crate::model::remembered::Remembered;
 use crate::model::{self, Change, Client, Event, State};
 use crate::netns::Netns;
+use crate::segment::Segment;
 
 /// Events that wait for the model. When this is full the watches wait, and the kernel's own queues fill.
 const EVENTS: usize = 64;
@@ -92,10 +94,10 @@ pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Erro
     let signals = Signals::new().map_err(system("listen for signals"))?;
     let config = Arc::new(config);
     let claim = Claim::new(&config.control.socket)?;
-    let remembered = remember(&config).await?;
+    let mut kernel = Kernel::open(host.clone(), &ledger_beside(&config.control.socket)).await?;
+    let remembered = remember(&mut kernel, &host, &config).await?;
     let notes_path = Notes::path_beside(&config.control.socket);
     let notes = Notes::create(&notes_path, &remembered).map_err(system("write the notes of added rows"))?;
-    let kernel = Kernel::open(host.clone(), &ledger_beside(&config.control.socket)).await?;
 
     let started = Instant::now();
     let (event_sender, events) = mpsc::channel(EVENTS);
@@ -153,15 +155,24 @@ pub async fn down(socket: &Path) -> Result<Report, Error> {
 }
 
 /// What earlier daemons installed on misses and what operators added, as far as `config` still allows it.
-async fn remember(config: &Config) -> Result<Remembered, Error> {
+async fn remember(kernel: &mut Kernel, host: &Netns, config: &Config) -> Result<Remembered, Error> {
     let path = Notes::path_beside(&config.control.socket);
     let mut remembered = Notes::read(&path).map_err(system("read the notes of added rows"))?;
     remembered.keep_only(config);
-    for overlay in &config.overlays {
-        if overlay.remotes.iter().any(|remote| remote.install == Install::OnMiss) {
-            // No overlay yet, no rows.
-            let standing = rows::read(overlay).await.unwrap_or_default();
-            remembered.found(overlay, standing.into_iter().filter_map(|(_, row)| row));
+    let on_miss = |overlay: &Overlay| -> Vec<Row> {
+        let remotes = overlay.remotes.iter().filter(|remote| remote.install == Install::OnMiss);
+        remotes.flat_map(Row::of_remote).collect()
+    };
+    let wanted: Vec<_> = config.overlays.iter().map(|o| (Segment::of(o), on_miss(o))).collect();
+    if wanted.iter().all(|(_, rows)| rows.is_empty()) {
+        return Ok(remembered);
+    }
+    let found =
+        desired::find(host, config, &wanted).await.map_err(|error| Error::Build(error.to_string()))?;
+    let observed = kernel.observe(&found.desired).await?;
+    for (overlay, (_, rows)) in config.overlays.iter().zip(wanted) {
+        if let Some(vxlan) = observed.link(&vxlan_of(overlay)) {
+            remembered.found(overlay, rows.into_iter().filter(|row| vxlan.rows.has(row)));
         }
     }
     Ok(remembered)

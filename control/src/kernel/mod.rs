@@ -292,6 +292,7 @@ fn batch_length(steps: &[Step]) -> usize {
     rows.max(1)
 }
 
-fn vxlan_of(overlay: &config::Overlay) -> LinkAt {
+/// The overlay's vxlan device.
+pub(crate) fn vxlan_of(overlay: &config::Overlay) -> LinkAt {
     LinkAt::new(&Place::Named(overlay.netns.to_string()), &overlay.vxlan)
 }

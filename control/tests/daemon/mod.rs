@@ -25,6 +25,8 @@ pub(crate) fn config(host: &Host, install: &str) -> String {
 [underlay]
 device = "eth0"
 local = "192.168.10.21"
+[dataplane]
+mode = "kernel"
 [control]
 socket = "{}"
 [[overlay]]
