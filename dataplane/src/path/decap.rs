@@ -12,7 +12,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::{
     EthHeader, EtherType, Inner, IpProtocol, Ipv4Header, Ipv6Header, MacAddr, Network, UdpHeader, VxlanHeader,
 };
-use crate::{DropReason, PortId};
+use crate::{DropReason, Family, PortId};
 
 /// An outer packet that is addressed to us and well-formed: where everything is in it.
 struct Outer {
@@ -20,19 +20,16 @@ struct Outer {
     dsfield: u8,
     /// Offset of the UDP header.
     udp: usize,
-    /// Sum of the addresses, for the UDP pseudo-header.
-    addresses: Sum,
+    /// Bytes of IP payload: what the IP header says, checked against the frame.
+    available: usize,
 }
 
-/// A frame that may be delivered.
+/// A frame that may be delivered. Small, for a batch of them is written before any is read again.
 #[derive(Clone, Copy)]
 pub(super) struct Admitted {
-    /// Where the inner frame lies.
-    start: usize,
-    end: usize,
-    /// Offset of the UDP header.
-    udp: usize,
-    addresses: Sum,
+    /// Where the inner frame ends.
+    end: u32,
+    family: Family,
     outer_ecn: Ecn,
     zero_udp6: ZeroUdp6,
     /// The VTEP that sent it.
@@ -48,8 +45,8 @@ pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitte
     let datagram = data.get(outer.udp..).unwrap_or_default();
     let (udp, payload) = UdpHeader::parse(datagram).ok_or(DropReason::PktTooSmall)?;
     // A UDP length short of the IP payload cuts the rest off, as in `udp_rcv` (net/ipv4/udp.c).
-    let (length, available) = (udp.length(), outer.available(data)?);
-    if length > available || length < UdpHeader::LEN + VxlanHeader::LEN + EthHeader::LEN {
+    let length = udp.length();
+    if length > outer.available || length < UdpHeader::LEN + VxlanHeader::LEN + EthHeader::LEN {
         return Err(DropReason::PktTooSmall);
     }
     let (vxlan, frame) = VxlanHeader::parse(payload).ok_or(DropReason::PktTooSmall)?;
@@ -62,35 +59,23 @@ pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitte
     let (eth, _) = EthHeader::parse(frame).ok_or(DropReason::PktTooSmall)?;
     let vtep = sender(tables, overlay, eth.source(), outer.source, second)?;
     let port = tables.local(overlay, eth.destination()).ok_or(DropReason::UnknownDestination)?;
-    let start = outer.udp + UdpHeader::LEN + VxlanHeader::LEN;
-    let end = outer.udp + length;
+    let inner_length = length - UdpHeader::LEN - VxlanHeader::LEN;
     let row = tables.port(port).filter(|row| row.overlay == overlay).ok_or(DropReason::UnknownPort)?;
     // A VLAN tag may exceed the MTU (`is_skb_forwardable`, net/core/dev.c).
-    if end - start > usize::from(row.mtu) + EthHeader::LEN + 4 {
+    if inner_length > usize::from(row.mtu) + EthHeader::LEN + 4 {
         return Err(DropReason::PktTooBig);
     }
     let zero_udp6 = tables.overlay(overlay).map_or(ZeroUdp6::Drop, |overlay| overlay.policy.zero_udp6);
-    let outer_ecn = Ecn::of(outer.dsfield);
-    let Outer { udp, addresses, .. } = outer;
-    Ok(Admitted { start, end, udp, addresses, outer_ecn, zero_udp6, vtep, port })
-}
-
-impl Outer {
-    /// Bytes of IP payload: what the IP header says, which [`outer`] has checked against the frame.
-    #[inline]
-    fn available(&self, data: &[u8]) -> Result<usize, DropReason> {
-        let ip = data.get(EthHeader::LEN..).unwrap_or_default();
-        match self.source {
-            IpAddr::V4(_) => {
-                let (ip, _) = Ipv4Header::parse(ip).ok_or(DropReason::PktTooSmall)?;
-                Ok(ip.total_len() - Ipv4Header::LEN)
-            }
-            IpAddr::V6(_) => {
-                let (ip, _) = Ipv6Header::parse(ip).ok_or(DropReason::PktTooSmall)?;
-                Ok(ip.payload_len())
-            }
-        }
-    }
+    // Both lengths are 16-bit numbers, so their sum fits.
+    let end = (outer.udp + length) as u32;
+    Ok(Admitted {
+        end,
+        family: tables.underlay().family(),
+        outer_ecn: Ecn::of(outer.dsfield),
+        zero_udp6,
+        vtep,
+        port,
+    })
 }
 
 #[inline]
@@ -138,7 +123,7 @@ fn outer_v4(packet: &[u8], local: Ipv4Addr) -> Result<Outer, DropReason> {
         source: IpAddr::V4(ip.source()),
         dsfield: ip.tos(),
         udp: EthHeader::LEN + Ipv4Header::LEN,
-        addresses: Sum::of(ip.addresses()),
+        available: ip.total_len() - Ipv4Header::LEN,
     })
 }
 
@@ -166,7 +151,7 @@ fn outer_v6(packet: &[u8], local: Ipv6Addr) -> Result<Outer, DropReason> {
         source: IpAddr::V6(ip.source()),
         dsfield: ip.traffic_class(),
         udp: EthHeader::LEN + Ipv6Header::LEN,
-        addresses: Sum::of(ip.addresses()),
+        available: ip.payload_len(),
     })
 }
 
@@ -222,7 +207,7 @@ fn no_segment(tables: &Tables, port: u16) -> DropReason {
 /// Answers its length.
 #[inline]
 pub(super) fn strip(data: &mut [u8], admitted: &Admitted) -> Result<usize, DropReason> {
-    let Admitted { start, end, .. } = *admitted;
+    let (start, end) = (admitted.family.encap_room(), admitted.end as usize);
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     let inner = Inner::parse(frame);
     // A kernel peer without a wire in between leaves this to us. It computes an outer checksum as it will be
@@ -252,13 +237,20 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted) -> Result<usize, DropR
 /// pseudo-header (see [`unfinished`] for why that value may be trusted).
 #[inline]
 fn verify_udp(data: &[u8], admitted: &Admitted) -> Result<(), DropReason> {
-    let segment = data.get(admitted.udp..admitted.end).ok_or(DropReason::PktTooSmall)?;
+    let start = admitted.family.encap_room() - UdpHeader::LEN - VxlanHeader::LEN;
+    let segment = data.get(start..admitted.end as usize).ok_or(DropReason::PktTooSmall)?;
     let (udp, _) = UdpHeader::parse(segment).ok_or(DropReason::PktTooSmall)?;
     if udp.checksum() == [0, 0] {
-        let v6 = admitted.udp > EthHeader::LEN + Ipv4Header::LEN;
-        return if v6 && admitted.zero_udp6 == ZeroUdp6::Drop { Err(DropReason::UdpCsum) } else { Ok(()) };
+        let refused = admitted.family == Family::V6 && admitted.zero_udp6 == ZeroUdp6::Drop;
+        return if refused { Err(DropReason::UdpCsum) } else { Ok(()) };
     }
-    let pseudo = unfinished::pseudo_header(admitted.addresses, IpProtocol::UDP, segment.len());
+    let packet = data.get(EthHeader::LEN..).unwrap_or_default();
+    let addresses = match admitted.family {
+        Family::V4 => Ipv4Header::parse(packet).map(|(ip, _)| ip.address_sum()),
+        Family::V6 => Ipv6Header::parse(packet).map(|(ip, _)| ip.address_sum()),
+    };
+    let addresses = addresses.ok_or(DropReason::PktTooSmall)?;
+    let pseudo = unfinished::pseudo_header(addresses, IpProtocol::UDP, segment.len());
     if udp.checksum() == pseudo.folded() || pseudo.plus(Sum::of(segment)).is_intact() {
         Ok(())
     } else {

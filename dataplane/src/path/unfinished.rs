@@ -27,7 +27,7 @@
 //! than this looks; such senders must finish it themselves (`ethtool -K … tx off`).
 
 use crate::wire::checksum::Sum;
-use crate::wire::{Inner, IpProtocol, Network, Transport, UdpHeader};
+use crate::wire::{Inner, IpProtocol, Ipv4Header, Ipv6Header, Network, Transport, UdpHeader};
 
 /// Offset of the checksum in a TCP header (RFC 9293, section 3.1).
 const TCP_CHECKSUM: usize = 16;
@@ -54,22 +54,29 @@ pub fn finish(frame: &mut [u8], inner: &Inner) -> Checksum {
 
 #[inline]
 fn finish_segment(frame: &mut [u8], inner: &Inner) -> Option<Checksum> {
-    let (addresses, transport) = match inner.network {
-        Network::V4 { at, transport } => (frame.get(at + 12..at + 20)?, transport),
-        Network::V6 { at, transport } => (frame.get(at + 8..at + 40)?, transport),
-        Network::Truncated | Network::Other => return None,
+    let (Network::V4 { transport, .. } | Network::V6 { transport, .. }) = inner.network else {
+        return None;
     };
     let Transport::Segment { protocol, at, end } = transport else {
         return None;
     };
     let field = at + if protocol == IpProtocol::TCP { TCP_CHECKSUM } else { UdpHeader::CHECKSUM };
-    let pseudo = pseudo_header(Sum::of(addresses), protocol, end - at);
+    let pseudo = pseudo_header(address_sum(frame, inner)?, protocol, end - at);
     let found: [u8; 2] = *frame.get(field..)?.first_chunk()?;
     if found != pseudo.folded() {
         return None;
     }
     complete(frame, at..end, field, protocol);
     Some(Checksum::Finished)
+}
+
+#[inline]
+fn address_sum(frame: &[u8], inner: &Inner) -> Option<Sum> {
+    match inner.network {
+        Network::V4 { at, .. } => Some(Ipv4Header::parse(frame.get(at..)?)?.0.address_sum()),
+        Network::V6 { at, .. } => Some(Ipv6Header::parse(frame.get(at..)?)?.0.address_sum()),
+        Network::Truncated | Network::Other => None,
+    }
 }
 
 /// Writes the checksum of a segment whose field holds the pseudo-header's sum: as it is summed along with the

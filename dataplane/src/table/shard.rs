@@ -1,10 +1,9 @@
 //! A large map from keys to small numbers that is cheap to look up and cheap to change a copy of.
 
-use std::hash::BuildHasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use hashbrown::{DefaultHashBuilder, HashMap};
 
 /// A key that no row has: it marks a free place.
 const FREE: u64 = u64::MAX;
@@ -50,6 +49,23 @@ impl Found<'_> {
     }
 }
 
+/// A hash that nobody foresees who does not know the seeds: the halves of one long product, folded.
+#[derive(Clone, Copy)]
+struct Seeds([u64; 2]);
+
+impl Seeds {
+    fn random() -> Self {
+        let random = RandomState::new();
+        Self([random.hash_one(0), random.hash_one(1) | 1])
+    }
+
+    #[inline]
+    fn hash(self, key: u64) -> u64 {
+        let product = u128::from(key ^ self.0[0]) * u128::from(self.0[1]);
+        (product as u64) ^ (product >> 64) as u64
+    }
+}
+
 /// A map in shards. Each shard is an immutable open-addressed table behind an `Arc`; a changed copy of the map
 /// shares every shard that the change does not touch.
 ///
@@ -58,7 +74,7 @@ impl Found<'_> {
 #[derive(Clone)]
 pub(super) struct ShardedMap {
     shards: Box<[Arc<[Row]>]>,
-    hasher: DefaultHashBuilder,
+    seeds: Seeds,
     len: usize,
 }
 
@@ -67,7 +83,7 @@ impl ShardedMap {
     pub(super) fn new(bits: u32) -> Self {
         let empty: Arc<[Row]> = Arc::new([Row::free()]);
         let shards = (0..1usize << bits).map(|_| Arc::clone(&empty)).collect();
-        Self { shards, hasher: DefaultHashBuilder::default(), len: 0 }
+        Self { shards, seeds: Seeds::random(), len: 0 }
     }
 
     /// Number of rows.
@@ -77,7 +93,7 @@ impl ShardedMap {
 
     #[inline]
     pub(super) fn get(&self, key: u64) -> Option<Found<'_>> {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.seeds.hash(key);
         let rows = self.shards.get(self.shard_of(hash))?;
         // At least half of the places are free, so the walk ends early; `take` bounds it whatever happens.
         for place in places(hash, rows.len()).take(rows.len()) {
@@ -92,6 +108,16 @@ impl ShardedMap {
         None
     }
 
+    /// Reads the first place where a key may be, to have its cache line on the way before [`Self::get`] needs
+    /// it. The number read means nothing.
+    #[inline]
+    pub(super) fn touch(&self, key: u64) -> u64 {
+        let hash = self.seeds.hash(key);
+        let place =
+            |rows: &Arc<[Row]>| places(hash, rows.len()).next().and_then(|at| Some(rows.get(at)?.key));
+        self.shards.get(self.shard_of(hash)).and_then(place).unwrap_or(0)
+    }
+
     fn shard_of(&self, hash: u64) -> usize {
         // The high half chooses the shard, the low half the place in it.
         (hash >> 32) as usize & (self.shards.len() - 1)
@@ -101,13 +127,13 @@ impl ShardedMap {
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = (u64, Option<u32>)>) {
         let mut by_shard: HashMap<usize, HashMap<u64, Option<u32>>> = HashMap::new();
         for (key, value) in changes.into_iter().filter(|(key, _)| *key != FREE) {
-            let shard = self.shard_of(self.hasher.hash_one(key));
+            let shard = self.shard_of(self.seeds.hash(key));
             by_shard.entry(shard).or_default().insert(key, value);
         }
         for (index, changes) in by_shard {
             if let Some(shard) = self.shards.get_mut(index) {
                 let before = occupied(shard).count();
-                *shard = rebuilt(shard, changes, &self.hasher);
+                *shard = rebuilt(shard, changes, self.seeds);
                 self.len = self.len - before + occupied(shard).count();
             }
         }
@@ -136,7 +162,7 @@ fn occupied(rows: &[Row]) -> impl Iterator<Item = &Row> {
     rows.iter().filter(|row| row.key != FREE)
 }
 
-fn rebuilt(old: &[Row], mut changes: HashMap<u64, Option<u32>>, hasher: &DefaultHashBuilder) -> Arc<[Row]> {
+fn rebuilt(old: &[Row], mut changes: HashMap<u64, Option<u32>>, seeds: Seeds) -> Arc<[Row]> {
     let mut rows = Vec::with_capacity(old.len() + changes.len());
     for row in occupied(old) {
         match changes.remove(&row.key) {
@@ -153,7 +179,7 @@ fn rebuilt(old: &[Row], mut changes: HashMap<u64, Option<u32>>, hasher: &Default
     let capacity = (rows.len() * 2).next_power_of_two();
     let mut table: Vec<Row> = (0..capacity).map(|_| Row::free()).collect();
     for row in rows {
-        let free = places(hasher.hash_one(row.key), capacity)
+        let free = places(seeds.hash(row.key), capacity)
             .find(|place| table.get(*place).is_none_or(|row| row.key == FREE));
         if let Some(place) = free.and_then(|place| table.get_mut(place)) {
             *place = row;

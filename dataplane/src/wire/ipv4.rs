@@ -101,13 +101,14 @@ impl<'a> Ipv4Header<'a> {
         Ipv4Addr::from([self.0[16], self.0[17], self.0[18], self.0[19]])
     }
 
-    /// Source and destination, in wire order.
-    pub fn addresses(self) -> &'a [u8] {
-        self.0.last_chunk::<8>().map_or(&[], |both| both.as_slice())
+    /// Sum of source and destination, for a pseudo-header.
+    #[inline]
+    pub fn address_sum(self) -> Sum {
+        self.0.last_chunk::<8>().map_or(Sum::ZERO, Sum::of_header)
     }
 
     /// Whether the checksum of a header without options is right.
     pub fn is_intact(self) -> bool {
-        Sum::of(self.0).is_intact()
+        Sum::of_header(self.0).is_intact()
     }
 }

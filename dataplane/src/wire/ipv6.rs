@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::IpProtocol;
+use super::checksum::Sum;
 
 /// The fixed IPv6 header.
 ///
@@ -92,9 +93,10 @@ impl<'a> Ipv6Header<'a> {
         std::array::from_fn(|i| self.0[OFFSET + i])
     }
 
-    /// Source and destination, in wire order.
-    pub fn addresses(self) -> &'a [u8] {
-        self.0.last_chunk::<32>().map_or(&[], |both| both.as_slice())
+    /// Sum of source and destination, for a pseudo-header.
+    #[inline]
+    pub fn address_sum(self) -> Sum {
+        self.0.last_chunk::<32>().map_or(Sum::ZERO, Sum::of_header)
     }
 
     /// Finds the payload behind hop-by-hop options, routing, destination options and the fragment header.
