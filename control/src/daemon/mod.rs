@@ -87,7 +87,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// Reads the configuration again.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
-/// Builds the overlays of `config`, whose underlay is in `host`, and keeps them as configured until a signal or a client ends it.
+/// Builds the overlays of `config`, whose underlay is in `host`, and keeps them as configured until a signal
+/// or a client ends it.
 ///
 /// SIGTERM and SIGINT leave the kernel overlay forwarding; SIGHUP calls `reload`.
 pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Error> {
