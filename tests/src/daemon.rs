@@ -127,6 +127,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = kibibytes.and_then(|rest| rest.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kibibytes.trim().parse::<u64>()? * 1024)
+    }
+
     /// Everything it logged, earlier runs on the same host included.
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -35,6 +35,8 @@ exec "$@"
 
 /// Builds all test binaries of the workspace.
 pub(super) fn build() -> Result<Vec<Binary>> {
+    // The lab's tests run the daemon itself, which cargo builds for tests of its own package only.
+    process::run(process::cargo().args(["build", "--package", "vxdp-control", "--bins", "--quiet"]))?;
     let mut cargo = process::cargo();
     cargo.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]);
     let messages = process::output(&mut cargo)?;
