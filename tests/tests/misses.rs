@@ -1,10 +1,13 @@
 //! Rows that are written when the kernel misses them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
-use vxdp_lab::{Capture, Family, Host, Injector, Lab, Mode, Ping, Segment, deploy, scenario, wait_until};
+use vxdp_lab::{
+    Capture, Family, Host, Injector, Lab, Mode, Ping, Place, Segment, deploy, scenario, wait_until,
+};
 
 const KERNEL: [Mode; 2] = [Mode::Kernel; 2];
 
@@ -23,6 +26,14 @@ fn neighbours(host: &Host) -> Result<String> {
     host.netns("overlay").exec(["ip", "neighbour", "show", "dev", "vxlan1"])
 }
 
+/// Pings until an answer comes: the container repeats its ARP request after a second, and the kernel drops the
+/// frames that it reports as missed.
+fn reach(from: &Place, address: IpAddr) -> Result<()> {
+    wait_until("the remote is reached", Duration::from_secs(15), || {
+        Ok(Ping::new(address).count(1).run(from)?.received == 1)
+    })
+}
+
 fn on_miss(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     let segment = Segment::scenario().remote_setting("install = \"on-miss\"");
     let _daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
@@ -33,8 +44,7 @@ fn on_miss(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
         ensure!(!rows.contains("02:42:0a:00:00:0"), "{} was provisioned at the start:\n{rows}", host.name());
     }
     let wire = Capture::start(lab.h1(), "eth0")?;
-    // The first request waits for ARP, which the container repeats after a second; none is lost.
-    Ping::new(address).expect_all(&c1)?;
+    reach(&c1, address)?;
     ensure!(neighbours(lab.h1())?.contains("10.0.0.3 lladdr 02:42:0a:00:00:03"), "no ARP row on h1");
     ensure!(fdb(lab.h1())?.contains("02:42:0a:00:00:03 dst 192.168.10.22"), "no FDB row on h1");
     // Learned from the first request, or answered by the daemon: either way h2 knows the way back.
@@ -58,13 +68,11 @@ fn missed_row_comes_back(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     let _daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
     let (c1, _) = segment.place(lab, 0)?;
     let (_, address) = segment.place(lab, 1)?;
-    Ping::new(address).expect_all(&c1)?;
+    reach(&c1, address)?;
     // The container still knows the MAC, so only l2miss can bring the FDB row back.
     let overlay = lab.h1().netns("overlay");
     overlay.exec(["bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "vxlan1", "self"])?;
-    wait_until("the row is written again", Duration::from_secs(5), || {
-        Ok(Ping::new(address).count(1).run(&c1)?.received == 1)
-    })
+    reach(&c1, address)
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn storm(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
         injector.send(&stray(number))?;
     }
     // In the middle of it a remote that we know is missed, and answered as always.
-    Ping::new(address).expect_all(&c1)?;
+    reach(&c1, address)?;
     for number in STORM / 2..STORM {
         injector.send(&stray(number))?;
     }
@@ -105,9 +113,7 @@ fn storm(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     ensure!(!rows.contains("02:66:"), "rows for MACs that nobody has:\n{rows}");
     // And it still does its work.
     lab.h1().netns("overlay").exec(["bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "vxlan1", "self"])?;
-    wait_until("a miss is answered after the storm", Duration::from_secs(10), || {
-        Ok(Ping::new(address).count(1).run(&c1)?.received == 1)
-    })
+    reach(&c1, address)
 }
 
 #[test]
