@@ -5,6 +5,7 @@ mod kernel_host;
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -194,12 +195,7 @@ fn memory(daemon: &Daemon) -> u64 {
 fn a_storm_of_strangers_takes_no_memory_and_nobody_waits_for_it() {
     on_a_host(async |host| {
         let daemon = start(&host, "on-miss");
-        // The first use of everything is behind us.
-        send((0..1000).map(stranger));
-        daemon.wait_until("they are counted", || daemon.status().misses.unknown >= 1000);
-        let before = memory(&daemon);
-
-        let storm = std::thread::spawn(|| send((1000..STORM).map(stranger)));
+        let storm = std::thread::spawn(|| send((0..STORM).map(stranger)));
         daemon.wait_until("the storm has begun", || daemon.status().misses.unknown > 2000);
         let answered = daemon.wait_until("the known one is answered", || {
             send(std::iter::once(known()));
@@ -214,14 +210,19 @@ fn a_storm_of_strangers_takes_no_memory_and_nobody_waits_for_it() {
             "{answered:?} {repaired:?}"
         );
 
-        send((0..STORM).map(stranger));
         let misses = || daemon.status().misses;
-        daemon.wait_until("all are judged or dropped", || {
-            let seen = misses().asked;
-            std::thread::sleep(Duration::from_millis(50));
-            misses().asked == seen
-        });
-        let grown = memory(&daemon).saturating_sub(before);
+        let storm = |addresses: Range<u32>| {
+            send(addresses.map(stranger));
+            daemon.wait_until("all are judged or dropped", || {
+                let seen = misses().asked;
+                std::thread::sleep(Duration::from_millis(50));
+                misses().asked == seen
+            });
+            memory(&daemon)
+        };
+        // What is bounded is full after the first of these, and stays as it is.
+        let full = storm(0..STORM);
+        let grown = storm(STORM..2 * STORM).saturating_sub(full);
         assert!(grown < 4096, "{grown} KiB more after {:?}", misses());
         assert!(misses().unknown > u64::from(STORM) / 4, "{:?}", misses());
         // What does the storm cost the changes? Nothing: they have a socket of their own.

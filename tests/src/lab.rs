@@ -138,7 +138,7 @@ impl Lab {
         match self.hosts.as_slice() {
             [] => bail!("a lab needs a host"),
             [only] => {
-                only.exec(["ip", "link", "add", "eth0", "type", "dummy"])?;
+                only.script("ip link add eth0 type veth peer name wire; ip link set wire up")?;
             }
             [h1, h2] if !switched => {
                 h1.script(&format!("ip link add eth0 type veth peer name eth0 netns {}", h2.holder()))?;

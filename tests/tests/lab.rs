@@ -38,8 +38,10 @@ fn a_lab_that_is_dropped_leaves_nothing_behind() {
     lab.h1().container("c1").unwrap();
     let mut sleeper = lab.h2().command(["sleep", "1000"]).spawn().unwrap();
     before.remember(&lab).unwrap();
-    let seen = before.left_behind(Duration::ZERO).unwrap();
-    assert!(seen.iter().any(|line| line.contains("(sleep)")), "a lab that stands is seen: {seen:?}");
+    wait_until("a lab that stands is seen", PATIENCE, || {
+        Ok(before.left_behind(Duration::ZERO)?.iter().any(|line| line.contains("(sleep)")))
+    })
+    .unwrap();
     drop(lab);
     sleeper.wait().unwrap();
     assert_eq!(before.left_behind(PATIENCE).unwrap(), Vec::<String>::new());
