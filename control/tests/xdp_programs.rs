@@ -206,6 +206,7 @@ fn two_ports_with_one_index_in_two_namespaces_are_two_ports() {
         .set_host(Settings {
             local: [192, 168, 10, 21].into(),
             mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
+            max_frame: 2048,
             heartbeat_max_age: Duration::from_secs(1),
         })
         .expect("the host");

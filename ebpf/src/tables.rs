@@ -148,8 +148,13 @@ shared! {
         pub ethertype: u16,
         /// Bytes to make room for before a frame from a port ([`Family::room`]).
         pub room: u32,
+        /// Longest frame in bytes that a worker can take from the underlay: the kernel drops a redirected frame
+        /// that does not fit the socket's buffers, so a longer one must pass.
+        pub max_frame: u32,
         /// The switch: 0 passes every frame.
         pub enabled: u32,
+        /// Zero.
+        pub zero: u32,
     }
 }
 

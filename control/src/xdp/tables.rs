@@ -76,6 +76,9 @@ pub struct Host {
     pub local: IpAddr,
     /// MAC of the underlay device.
     pub mac: MacAddr,
+    /// Longest frame, in bytes, that the workers can take from the underlay: the size of a UMEM frame without
+    /// its headroom. The kernel drops what is redirected and does not fit, so longer frames pass.
+    pub max_frame: u32,
     /// Age from which a heartbeat counts as stale; usually [`HEARTBEAT_MAX_AGE`].
     pub heartbeat_max_age: Duration,
 }
@@ -85,7 +88,8 @@ pub struct Host {
 pub struct PortEntry {
     /// Its overlay.
     pub overlay: OverlayId,
-    /// Longest inner frame, Ethernet header included, that fits the underlay once encapsulated.
+    /// Longest inner frame, Ethernet header included, that fits the underlay once encapsulated, and with the
+    /// room for the outer headers fits a UMEM frame.
     pub max_frame: u32,
     /// Whether the fast path carries its frames.
     pub enabled: bool,
@@ -130,7 +134,9 @@ impl Tables {
             local_mac: host.mac.octets(),
             ethertype: family.ethertype(),
             room: family.room(),
+            max_frame: host.max_frame,
             enabled: self.current.enabled,
+            zero: 0,
         })
     }
 

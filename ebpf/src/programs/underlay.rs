@@ -66,6 +66,9 @@ fn known(ctx: &XdpContext) -> Result<(), Verdict> {
     if vtep.address != outer.source {
         return Err(Verdict::MovedSource);
     }
+    if length(ctx) > settings.max_frame as usize {
+        return Err(Verdict::TooBig);
+    }
     worker(ctx, settings)
 }
 

@@ -93,7 +93,9 @@ impl World {
             local_mac: [2, 0, 0, 0, 0x10, 0x21],
             ethertype: family.ethertype(),
             room: if state == "no_headroom" { 300 } else { family.room() },
+            max_frame: if state == "small_buffers" { 147 } else { 2048 },
             enabled: u32::from(state != "switch_off"),
+            zero: 0,
         };
         self.array(map::SETTINGS, 0, settings.to_bytes());
         for port in [4789, 8472] {
