@@ -55,6 +55,8 @@ pub(super) struct Live {
     pub(super) publisher: Publisher,
     pub(super) generation: u64,
     pub(super) path: Path,
+    /// Longest frame that the workers' memory takes, in bytes.
+    pub(super) longest: u32,
     /// The last word on each VTEP, for when the underlay's MTU changes.
     pub(super) vteps: HashMap<VtepId, (IpAddr, Resolution)>,
     pub(super) workers: Vec<Worker>,
@@ -216,7 +218,8 @@ impl Live {
         self.path.mtu = link.mtu;
         let local = self.config.underlay.local;
         self.publish(&[TableChange::Underlay(Underlay { local, mac: link.mac })])?;
-        self.maps.set_host(Host { local, mac: link.mac, heartbeat_max_age: HEARTBEAT_MAX_AGE })?;
+        let (mac, max_frame, heartbeat_max_age) = (link.mac, self.longest, HEARTBEAT_MAX_AGE);
+        self.maps.set_host(Host { local, mac, max_frame, heartbeat_max_age })?;
         let vtep = |(&id, &(address, resolution))| Change::Vtep { id, address, resolution };
         let changes: Vec<Change> = self.vteps.iter().map(vtep).collect();
         self.apply(&changes)?;
@@ -353,7 +356,8 @@ impl Live {
     }
 
     fn map_port(&self, overlay: OverlayId) -> PortEntry {
-        let max_frame = settings::max_frame(self.overlay_mtu(overlay), self.nic.link.mtu, self.room());
+        let max_frame =
+            settings::max_frame(self.overlay_mtu(overlay), self.nic.link.mtu, self.room(), self.longest);
         PortEntry { overlay, max_frame, enabled: self.enabled[usize::from(overlay.get())] }
     }
 }

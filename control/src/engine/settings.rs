@@ -6,14 +6,28 @@ use super::compile::Path;
 use crate::config;
 use crate::netns::Netns;
 
-/// The memory of a worker.
-pub(super) fn umem(dataplane: &config::Dataplane) -> UmemSpec {
+/// What the kernel keeps free in front of each received frame (`XDP_PACKET_HEADROOM`, `include/uapi/linux/bpf.h`).
+const HEADROOM: u32 = 256;
+
+/// The Ethernet header and one VLAN tag, which an MTU does not count.
+const ETHERNET_AND_TAG: u32 = 14 + 4;
+
+/// The memory of a worker whose frames come from a device with this MTU. Frames that are still too long for
+/// it pass to the kernel.
+pub(super) fn umem(dataplane: &config::Dataplane, mtu: u32) -> UmemSpec {
     let zero_copy = match dataplane.zero_copy {
         config::ZeroCopy::Auto => ZeroCopy::IfOffered,
         config::ZeroCopy::Require => ZeroCopy::Require,
         config::ZeroCopy::Off => ZeroCopy::Off,
     };
-    UmemSpec { zero_copy, ..UmemSpec::DEFAULT }
+    let fits = mtu.saturating_add(ETHERNET_AND_TAG) <= UmemSpec::DEFAULT.frame_size - HEADROOM;
+    let frame_size = if fits { UmemSpec::DEFAULT.frame_size } else { 4096 };
+    UmemSpec { zero_copy, frame_size, ..UmemSpec::DEFAULT }
+}
+
+/// Longest frame that the memory takes, in bytes.
+pub(super) fn longest(umem: &UmemSpec) -> u32 {
+    umem.frame_size - HEADROOM
 }
 
 /// How a worker waits.
@@ -36,12 +50,13 @@ pub(super) fn path(host: &Netns, ipv4: bool, mtu: u32) -> Path {
 }
 
 /// Longest inner frame, Ethernet header included, that the fast path carries: it fits the underlay in one
-/// piece, and the bridge would forward it (one VLAN tag is free, `is_skb_forwardable`, net/core/dev.c).
-pub(super) fn max_frame(overlay_mtu: u32, underlay_mtu: u32, room: u32) -> u32 {
+/// piece and, encapsulated, a worker's memory of frames of `longest` bytes; and the bridge would forward it
+/// (one VLAN tag is free, `is_skb_forwardable`, net/core/dev.c).
+pub(super) fn max_frame(overlay_mtu: u32, underlay_mtu: u32, room: u32, longest: u32) -> u32 {
     const ETHERNET: u32 = 14;
-    const TAG: u32 = 4;
     // The outer Ethernet header does not count for an MTU.
-    (overlay_mtu + ETHERNET + TAG).min((underlay_mtu + ETHERNET).saturating_sub(room))
+    let outer = (underlay_mtu + ETHERNET).min(longest);
+    (overlay_mtu + ETHERNET_AND_TAG).min(outer.saturating_sub(room))
 }
 
 #[cfg(test)]
@@ -50,12 +65,17 @@ mod tests {
 
     #[test]
     fn a_frame_of_the_overlays_mtu_fits_and_a_tag_too_many_does_not() {
-        assert_eq!(max_frame(1450, 1500, 50), 1464);
-        assert_eq!(max_frame(1430, 1500, 70), 1444);
+        assert_eq!(max_frame(1450, 1500, 50, 1792), 1464);
+        assert_eq!(max_frame(1430, 1500, 70, 1792), 1444);
+    }
+
+    #[test]
+    fn a_frame_that_no_memory_takes_stays_with_the_kernel() {
+        assert_eq!(max_frame(8950, 9000, 50, 3840), 3790);
     }
 
     #[test]
     fn a_smaller_overlay_mtu_is_the_bridges_limit() {
-        assert_eq!(max_frame(1400, 1500, 50), 1418);
+        assert_eq!(max_frame(1400, 1500, 50, 1792), 1418);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use vxdp_dataplane::table::{Change as TableChange, Publisher, Underlay};
-use vxdp_dataplane::worker::{DeviceQueue, Worker, WorkerExit, WorkerSpec};
+use vxdp_dataplane::worker::{DeviceQueue, UmemSpec, Worker, WorkerExit, WorkerSpec};
 use vxdp_dataplane::{Local, OverlayId, Stats, Tables, Tunnel};
 
 use super::live::{Live, Nic};
@@ -53,7 +53,10 @@ impl Live {
         let link = underlay(&first, device)?;
         let path = settings::path(&host, local.is_ipv4(), link.mtu);
         let mut publisher = Publisher::new(Tables::new(Underlay { local, mac: link.mac }));
-        maps.set_host(Host { local, mac: link.mac, heartbeat_max_age: HEARTBEAT_MAX_AGE })?;
+        let umem = settings::umem(&config.dataplane, link.mtu);
+        let longest = settings::longest(&umem);
+        let (mac, heartbeat_max_age) = (link.mac, HEARTBEAT_MAX_AGE);
+        maps.set_host(Host { local, mac, max_frame: longest, heartbeat_max_age })?;
         maps.set_tunnel_ports(config.overlays.iter().map(|overlay| overlay.port))?;
         let mut segments = Vec::new();
         for ((id, overlay), enabled) in overlays(&config).zip(&enabled) {
@@ -63,7 +66,7 @@ impl Live {
         publisher.change(&segments)?;
         let (exit, exits) = mpsc::unbounded_channel();
         let (queues, nic) =
-            block_in_place(|| start_workers(&config, &host, &programs, &publisher, link, exit))?;
+            block_in_place(|| start_workers(&config, &host, &programs, &publisher, &umem, link, exit))?;
         let (workers, stats) = queues.into_iter().map(|queue| (queue.worker, queue.stats)).unzip();
         let mut live = Self {
             config,
@@ -74,6 +77,7 @@ impl Live {
             publisher,
             generation: 1,
             path,
+            longest,
             vteps: HashMap::new(),
             workers,
             stats,
@@ -138,6 +142,7 @@ fn start_workers(
     host: &Netns,
     programs: &Programs,
     publisher: &Publisher,
+    umem: &UmemSpec,
     link: UnderlayLink,
     exit: mpsc::UnboundedSender<(u16, WorkerExit)>,
 ) -> Result<(Vec<Queue>, Nic), EngineError> {
@@ -161,7 +166,7 @@ fn start_workers(
             on_exit: Box::new(move |ended| drop(exit.send((queue, ended.clone())))),
         };
         let at = DeviceQueue { netns: host.as_fd(), device: &device.name, queue: queue.into() };
-        let worker = Worker::start(spec, &settings::umem(&config.dataplane), &at, |socket| {
+        let worker = Worker::start(spec, umem, &at, |socket| {
             instance.set_socket(queue.into(), socket).map_err(std::io::Error::other)
         })?;
         queues.push(Queue { worker, stats });
