@@ -4,6 +4,7 @@
 //! and how it ended is reported.
 
 mod command;
+mod fast_path;
 mod handle;
 mod run;
 mod shares;
@@ -14,6 +15,7 @@ mod stats;
 mod tests;
 mod turn;
 
+pub use fast_path::FastPath;
 pub use handle::{Worker, WorkerError, WorkerExit, WorkerSpec};
 pub use shares::Shares;
 pub use sleep::{LONGEST_SLEEP, PollMode, SPIN};
