@@ -25,7 +25,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::sockopt::SndBufForce;
+use nix::sys::socket::{MsgFlags, send, setsockopt};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
@@ -40,6 +41,13 @@ const XDP_OPTIONS: libc::c_int = 8;
 const XDP_OPTIONS_ZEROCOPY: u32 = 1;
 /// `XDP_MAX_TX_SKB_BUDGET` of the same file, since Linux 6.17.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// What the kernel charges a socket for a full-sized frame in flight: 2 KiB of data and a `sk_buff`.
+///
+/// The send buffer has room for a whole TX ring of these. The default of 208 KiB stops after some 90 of
+/// them, which a NIC that completes late (moderated interrupts) needs to stay busy. Too high: nothing, as
+/// the TX ring is the limit then.
+const SKB_TRUESIZE: usize = 2304;
 
 /// The shared memory of a worker's sockets.
 #[derive(Debug)]
@@ -184,6 +192,9 @@ impl XskPort {
         // Kernels before 6.17 refuse the option, and then take 32 descriptors per kick.
         let _ = set_option(rx.fd().as_raw_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, rings.tx);
         let slot = SocketSlot::UNDERLAY;
+        let send_buffer = rings.tx as usize * SKB_TRUESIZE;
+        // Refused without CAP_NET_ADMIN; then fewer frames are in flight at a time.
+        let _ = setsockopt(&socket_of(&rx), SndBufForce, &send_buffer);
         Ok(Self {
             slot,
             umem: shared.number,
@@ -203,9 +214,13 @@ impl XskPort {
 
     /// The socket.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor stays open as long as the queues, which `self` owns.
-        unsafe { BorrowedFd::borrow_raw(self.rx.fd().as_raw_fd()) }
+        socket_of(&self.rx)
     }
+}
+
+fn socket_of(queue: &RxQueue) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor stays open as long as the queue, which is borrowed.
+    unsafe { BorrowedFd::borrow_raw(queue.fd().as_raw_fd()) }
 }
 
 impl Port for XskPort {

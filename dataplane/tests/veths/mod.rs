@@ -1,7 +1,7 @@
 //! Veth pairs in namespaces of their own, and XDP programs that make, redirect and count frames on them.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use aya::maps::{Array, XskMap};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
+use nix::unistd::Pid;
 use vxdp_dataplane::worker::DeviceQueue;
 
 /// Rows of the programs' `counts`, as in `traffic.bpf.c`.
@@ -52,6 +53,11 @@ impl Netns {
         ip(&[&["-n", &self.name], arguments].concat())
     }
 
+    /// Runs a command inside.
+    pub(crate) fn exec(&self, command: &[&str]) {
+        ip(&[&["netns", "exec", &self.name], command].concat());
+    }
+
     /// Runs `work` on a thread inside.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
@@ -63,9 +69,9 @@ impl Netns {
         })
     }
 
-    /// Queue 0 of a device inside.
-    pub(crate) fn queue<'a>(&'a self, device: &'a str) -> DeviceQueue<'a> {
-        DeviceQueue { netns: self.file.as_fd(), device, queue: 0 }
+    /// A queue of a device inside.
+    pub(crate) fn queue<'a>(&'a self, device: &'a str, queue: u32) -> DeviceQueue<'a> {
+        DeviceQueue { netns: self.file.as_fd(), device, queue }
     }
 
     /// Frames that the device could not send.
@@ -89,10 +95,11 @@ fn ip(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A veth pair between two namespaces, both ends up.
+/// A veth pair between two namespaces with two queues at each end, both ends up.
 pub(crate) fn veth(near: &Netns, near_name: &str, far: &Netns, far_name: &str) {
+    let queues = ["numrxqueues", "2", "numtxqueues", "2"];
     let peer = ["peer", "name", far_name, "netns", &far.name];
-    near.ip(&[&["link", "add", near_name, "type", "veth"][..], &peer].concat());
+    near.ip(&[&["link", "add", near_name][..], &queues, &["type", "veth"], &peer, &queues].concat());
     near.ip(&["link", "set", near_name, "up"]);
     far.ip(&["link", "set", far_name, "up"]);
 }
@@ -130,10 +137,15 @@ impl Program {
 
     /// Loads the program and attaches it to a device in native mode.
     pub(crate) fn attach(name: &'static str, netns: &Netns, device: &str) -> Self {
+        Self::attach_as(XdpMode::Driver, name, netns, device)
+    }
+
+    /// Loads the program and attaches it to a device.
+    pub(crate) fn attach_as(mode: XdpMode, name: &'static str, netns: &Netns, device: &str) -> Self {
         let mut program = Self::load(name, 0);
         netns.run(|| {
             let xdp: &mut Xdp = program.ebpf.program_mut(name).expect(name).try_into().expect("XDP");
-            xdp.attach(device, XdpMode::Driver).expect("a veth has native XDP");
+            xdp.attach(device, mode).expect("a veth has every mode");
         });
         program
     }
@@ -144,8 +156,13 @@ impl Program {
         Self::load("generate", index)
     }
 
-    /// Sends `frames` numbered frames of `len` bytes, `batch` at a time.
+    /// Sends `frames` numbered frames of `len` bytes, `batch` at a time, into queue 0.
     pub(crate) fn generate(&self, netns: &Netns, frames: u32, len: usize, batch: u32) {
+        self.generate_on(0, netns, frames, len, batch);
+    }
+
+    /// The same on one processor, whose number modulo the number of queues a veth takes as the queue.
+    pub(crate) fn generate_on(&self, cpu: usize, netns: &Netns, frames: u32, len: usize, batch: u32) {
         let mut frame = vec![0; len];
         frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
         frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
@@ -154,14 +171,20 @@ impl Program {
         let attrs = TestRunAttrs::new().xdp_live_frames(batch);
         let options =
             TestRunOptions { data_in: Some(&frame), repeat: frames, attrs, ..TestRunOptions::default() };
-        netns.run(|| program.test_run(options)).expect("the kernel can run live frames");
+        let run = || {
+            let mut set = CpuSet::new();
+            set.set(cpu).expect("a small number");
+            sched_setaffinity(Pid::from_raw(0), &set).expect("the processor is there");
+            program.test_run(options)
+        };
+        netns.run(run).expect("the kernel can run live frames");
     }
 
-    /// Redirects queue 0 to this socket.
-    pub(crate) fn install(&mut self, socket: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    /// Redirects a queue to this socket.
+    pub(crate) fn install(&mut self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         let map = self.ebpf.map_mut("sockets").expect("the map is there");
         let mut map = XskMap::try_from(map).map_err(io::Error::other)?;
-        map.set(0, std::os::fd::AsRawFd::as_raw_fd(&socket), 0).map_err(io::Error::other)
+        map.set(queue, socket.as_raw_fd(), 0).map_err(io::Error::other)
     }
 
     /// Redirects queue 0 to no socket.
