@@ -4,7 +4,6 @@
 //! and how it ended is reported.
 
 mod command;
-mod fast_path;
 mod handle;
 mod run;
 mod shares;
@@ -15,7 +14,6 @@ mod stats;
 mod tests;
 mod turn;
 
-pub use fast_path::FastPath;
 pub use handle::{Worker, WorkerError, WorkerExit, WorkerSpec};
 pub use shares::Shares;
 pub use sleep::{LONGEST_SLEEP, PollMode, SPIN};
