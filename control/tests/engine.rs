@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use namespace::Host;
 use vxdp_control::config::{self, Config};
-use vxdp_control::engine::{Engine, EngineReport};
+use vxdp_control::engine::{Engine, EngineReport, pilot};
 use vxdp_control::kernel::Kernel;
 use vxdp_control::kernel::desired::{Desired, DesiredOverlay, DesiredPort, UnderlayFacts};
 
@@ -49,6 +49,12 @@ impl Side {
 
     async fn engine(&self) -> Engine {
         Engine::start(Arc::clone(&self.config), self.host.netns(), vec![true]).await.expect("started")
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        pilot::clear(&self.config.control.socket);
     }
 }
 
