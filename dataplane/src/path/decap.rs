@@ -16,7 +16,8 @@ use crate::{DropReason, Family, PortId};
 
 /// An outer packet that is addressed to us and well-formed: where everything is in it.
 struct Outer {
-    source: IpAddr,
+    /// As [`crate::table::address_number`] has it.
+    source: u128,
     dsfield: u8,
     /// Offset of the UDP header.
     udp: usize,
@@ -29,9 +30,8 @@ struct Outer {
 pub(super) struct Admitted {
     /// Where the inner frame ends.
     end: u32,
-    family: Family,
+    overlay: OverlayId,
     outer_ecn: Ecn,
-    zero_udp6: ZeroUdp6,
     /// The VTEP that sent it.
     pub(super) vtep: VtepId,
     /// The container that gets it.
@@ -39,7 +39,7 @@ pub(super) struct Admitted {
 }
 
 /// Judges headers and looks up rows, without touching a byte.
-#[inline]
+#[inline(always)]
 pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitted, DropReason> {
     let outer = outer(data, tables)?;
     let datagram = data.get(outer.udp..).unwrap_or_default();
@@ -65,20 +65,12 @@ pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitte
     if inner_length > usize::from(row.mtu) + EthHeader::LEN + 4 {
         return Err(DropReason::PktTooBig);
     }
-    let zero_udp6 = tables.overlay(overlay).map_or(ZeroUdp6::Drop, |overlay| overlay.policy.zero_udp6);
     // Both lengths are 16-bit numbers, so their sum fits.
     let end = (outer.udp + length) as u32;
-    Ok(Admitted {
-        end,
-        family: tables.underlay().family(),
-        outer_ecn: Ecn::of(outer.dsfield),
-        zero_udp6,
-        vtep,
-        port,
-    })
+    Ok(Admitted { end, overlay, outer_ecn: Ecn::of(outer.dsfield), vtep, port })
 }
 
-#[inline]
+#[inline(always)]
 fn outer(data: &[u8], tables: &Tables) -> Result<Outer, DropReason> {
     let ours = tables.underlay();
     let (eth, packet) = EthHeader::parse(data).ok_or(DropReason::PktTooSmall)?;
@@ -92,7 +84,7 @@ fn outer(data: &[u8], tables: &Tables) -> Result<Outer, DropReason> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn outer_v4(packet: &[u8], local: Ipv4Addr) -> Result<Outer, DropReason> {
     let (ip, _) = Ipv4Header::parse(packet).ok_or(DropReason::PktTooSmall)?;
     if ip.version() != 4 || ip.header_len() < Ipv4Header::LEN {
@@ -120,14 +112,14 @@ fn outer_v4(packet: &[u8], local: Ipv4Addr) -> Result<Outer, DropReason> {
         return Err(DropReason::UnhandledProto);
     }
     Ok(Outer {
-        source: IpAddr::V4(ip.source()),
+        source: u128::from(u32::from(ip.source())),
         dsfield: ip.tos(),
         udp: EthHeader::LEN + Ipv4Header::LEN,
         available: ip.total_len() - Ipv4Header::LEN,
     })
 }
 
-#[inline]
+#[inline(always)]
 fn outer_v6(packet: &[u8], local: Ipv6Addr) -> Result<Outer, DropReason> {
     let (ip, rest) = Ipv6Header::parse(packet).ok_or(DropReason::PktTooSmall)?;
     if ip.version() != 6 {
@@ -148,7 +140,7 @@ fn outer_v6(packet: &[u8], local: Ipv6Addr) -> Result<Outer, DropReason> {
         _ => return Err(DropReason::UnhandledProto),
     }
     Ok(Outer {
-        source: IpAddr::V6(ip.source()),
+        source: u128::from(ip.source()),
         dsfield: ip.traffic_class(),
         udp: EthHeader::LEN + Ipv6Header::LEN,
         available: ip.payload_len(),
@@ -156,17 +148,17 @@ fn outer_v6(packet: &[u8], local: Ipv6Addr) -> Result<Outer, DropReason> {
 }
 
 /// The VTEP behind which the inner source is, if the frame came from there.
-#[inline]
+#[inline(always)]
 fn sender(
     tables: &Tables,
     overlay: OverlayId,
     mac: MacAddr,
-    source: IpAddr,
+    source: u128,
     second: u32,
 ) -> Result<VtepId, DropReason> {
     let mut came_from_there = false;
     let found = tables.remote_sender(overlay, mac, second, |vtep| {
-        came_from_there = tables.vtep(vtep).is_some_and(|row| row.address == source);
+        came_from_there = tables.vtep_with_template(vtep).is_some_and(|row| row.number == source);
         came_from_there
     });
     match found {
@@ -181,7 +173,7 @@ fn no_sender(
     tables: &Tables,
     overlay: OverlayId,
     mac: MacAddr,
-    source: IpAddr,
+    source: u128,
     found: Option<VtepId>,
 ) -> DropReason {
     if !mac.is_valid_station() {
@@ -206,8 +198,8 @@ fn no_segment(tables: &Tables, port: u16) -> DropReason {
 /// Verifies checksums, carries congestion marks inside, and moves the inner frame to the front.
 /// Answers its length.
 #[inline]
-pub(super) fn strip(data: &mut [u8], admitted: &Admitted) -> Result<usize, DropReason> {
-    let (start, end) = (admitted.family.encap_room(), admitted.end as usize);
+pub(super) fn strip(data: &mut [u8], admitted: &Admitted, tables: &Tables) -> Result<usize, DropReason> {
+    let (start, end) = (tables.underlay().family().encap_room(), admitted.end as usize);
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     let inner = Inner::parse(frame);
     // A kernel peer without a wire in between leaves this to us. It computes an outer checksum as it will be
@@ -218,7 +210,7 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted) -> Result<usize, DropR
     if inner.network == Network::Truncated && inner.tags == 0 {
         return Err(DropReason::PktTooSmall);
     }
-    verify_udp(data, admitted)?;
+    verify_udp(data, admitted, tables)?;
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     if let Some(dsfield) = ecn::dsfield(frame, &inner) {
         match Ecn::decapsulated(admitted.outer_ecn, Ecn::of(dsfield)) {
@@ -236,16 +228,18 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted) -> Result<usize, DropR
 /// A kernel peer without a wire in between leaves this one unfinished, too: then it is the folded sum of the
 /// pseudo-header (see [`unfinished`] for why that value may be trusted).
 #[inline]
-fn verify_udp(data: &[u8], admitted: &Admitted) -> Result<(), DropReason> {
-    let start = admitted.family.encap_room() - UdpHeader::LEN - VxlanHeader::LEN;
+fn verify_udp(data: &[u8], admitted: &Admitted, tables: &Tables) -> Result<(), DropReason> {
+    let family = tables.underlay().family();
+    let start = family.encap_room() - UdpHeader::LEN - VxlanHeader::LEN;
     let segment = data.get(start..admitted.end as usize).ok_or(DropReason::PktTooSmall)?;
     let (udp, _) = UdpHeader::parse(segment).ok_or(DropReason::PktTooSmall)?;
     if udp.checksum() == [0, 0] {
-        let refused = admitted.family == Family::V6 && admitted.zero_udp6 == ZeroUdp6::Drop;
-        return if refused { Err(DropReason::UdpCsum) } else { Ok(()) };
+        let accepts =
+            || tables.overlay(admitted.overlay).is_some_and(|row| row.policy.zero_udp6 == ZeroUdp6::Accept);
+        return if family == Family::V4 || accepts() { Ok(()) } else { Err(DropReason::UdpCsum) };
     }
     let packet = data.get(EthHeader::LEN..).unwrap_or_default();
-    let addresses = match admitted.family {
+    let addresses = match family {
         Family::V4 => Ipv4Header::parse(packet).map(|(ip, _)| ip.address_sum()),
         Family::V6 => Ipv6Header::parse(packet).map(|(ip, _)| ip.address_sum()),
     };

@@ -46,16 +46,12 @@ pub fn process(now: Nanos, batch: &mut [Slot<'_>], tables: &Tables, local: &mut 
         // All lookups before the first write: they do not depend on each other, so the processor waits for
         // several of the cache lines at once.
         for (slot, plan) in batch.iter().zip(&mut plans) {
-            *plan = match slot.ingress {
-                Ingress::Underlay => decap::admit(slot.data, tables, second).map(Plan::Decap),
-                Ingress::Port(port) => depart(slot.data, port, tables, second).map(Plan::Encap),
-            }
-            .unwrap_or_else(Plan::Drop);
+            *plan = plan_for(slot, tables, second);
         }
         let mut tally = Tally::new(local);
         for (slot, plan) in batch.iter_mut().zip(&plans) {
             slot.verdict = match plan {
-                Plan::Decap(admitted) => arrive(slot.data, admitted, &mut tally),
+                Plan::Decap(admitted) => arrive(slot.data, admitted, tables, &mut tally),
                 Plan::Encap(departure) => leave(slot.data, departure, tables, &mut tally),
                 Plan::Drop(reason) => Err(*reason),
             }
@@ -86,7 +82,22 @@ fn fetch_ahead(slot: &Slot<'_>, tables: &Tables) -> u64 {
     touch().unwrap_or(0)
 }
 
-#[inline]
+/// One step from the judgement to the plan: taking it apart and together again costs more than the judgement.
+#[inline(always)]
+fn plan_for(slot: &Slot<'_>, tables: &Tables, second: u32) -> Plan {
+    match slot.ingress {
+        Ingress::Underlay => match decap::admit(slot.data, tables, second) {
+            Ok(admitted) => Plan::Decap(admitted),
+            Err(reason) => Plan::Drop(reason),
+        },
+        Ingress::Port(port) => match depart(slot.data, port, tables, second) {
+            Ok(departure) => Plan::Encap(departure),
+            Err(reason) => Plan::Drop(reason),
+        },
+    }
+}
+
+#[inline(always)]
 fn depart(data: &[u8], port: PortId, tables: &Tables, second: u32) -> Result<Departure, DropReason> {
     let row = tables.port(port).ok_or(DropReason::UnknownPort)?;
     let room = tables.underlay().family().encap_room();
@@ -114,8 +125,13 @@ fn leave(
 }
 
 #[inline]
-fn arrive(data: &mut [u8], admitted: &Admitted, tally: &mut Tally<'_>) -> Result<Verdict, DropReason> {
-    let len = decap::strip(data, admitted)?;
+fn arrive(
+    data: &mut [u8],
+    admitted: &Admitted,
+    tables: &Tables,
+    tally: &mut Tally<'_>,
+) -> Result<Verdict, DropReason> {
+    let len = decap::strip(data, admitted, tables)?;
     tally.count(Way::Decap, admitted.vtep, admitted.port, len);
     Ok(Verdict::ToPort { port: admitted.port, len })
 }

@@ -37,13 +37,23 @@ const LOCAL_SHARD_BITS: u32 = 6;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VtepRow {
     pub(crate) vtep: Vtep,
+    /// Its address, as [`address_number`] has it: compared for every frame that comes in.
+    pub(crate) number: u128,
     pub(crate) template: Option<Template>,
+}
+
+/// An address as a number. The two families have numbers of their own, but one underlay has one family.
+pub(crate) fn address_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
 }
 
 impl VtepRow {
     fn new(ours: &Underlay, vtep: Vtep) -> Self {
         let template = vtep.next_hop.and_then(|hop| Template::new(ours, vtep.address, &hop));
-        Self { vtep, template }
+        Self { vtep, number: address_number(vtep.address), template }
     }
 }
 
@@ -304,8 +314,8 @@ impl Tables {
     }
 
     /// Whether any VTEP has this address: a walk over all of them, for naming a drop.
-    pub(crate) fn knows_vtep(&self, address: IpAddr) -> bool {
-        self.vteps.iter().flatten().any(|row| row.vtep.address == address)
+    pub(crate) fn knows_vtep(&self, address: u128) -> bool {
+        self.vteps.iter().flatten().any(|row| row.number == address)
     }
 
     /// Whether any overlay uses this UDP port: a walk over all of them, for naming a drop.
