@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vxdp_control::cli::{Cli, Command, LogFormat};
-use vxdp_control::commands::{self, UsageError};
+use vxdp_control::commands;
 use vxdp_control::config::ConfigError;
 use vxdp_control::preflight::PreflightError;
 
@@ -18,11 +18,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Problems of the configuration begin with file and line, as editors and people expect them.
-            let label = if is_configuration(&error) { "" } else { "vxdp: " };
-            eprintln!("{label}{error:#}");
-            if is_configuration(&error) || error.is::<UsageError>() {
+            if is_configuration(&error) {
+                eprintln!("{error:#}");
                 ExitCode::from(2)
             } else {
+                eprintln!("vxdp: {error:#}");
                 ExitCode::FAILURE
             }
         }

@@ -114,6 +114,33 @@ fn two_overlays_with_one_vni_and_port_are_refused() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_udp_port_that_another_program_holds_is_refused_by_its_name() {
+    scenario("port-taken", |lab| {
+        lab.h1().container("c1")?;
+        let _held = lab.h1().enter(|| Ok(std::net::UdpSocket::bind("127.0.0.1:4789")?))?;
+        let [example, _] = TwoHosts::configs(Attachment::Netns);
+        let outcome = refused(lab, example)?;
+        let holder = format!("(pid {})", std::process::id());
+        ensure!(outcome.stderr.contains("UDP port 4789 is taken by"), "{}", outcome.stderr);
+        ensure!(outcome.stderr.contains(&holder), "does not name {holder}: {}", outcome.stderr);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_in_the_hosts_own_namespace_is_refused() {
+    scenario("host-net", |lab| {
+        let [example, _] = TwoHosts::configs(Attachment::Netns);
+        let own = format!("pid = {}", lab.h1().holder());
+        let outcome = refused(lab, &example.replace("netns = \"c1\" }", &format!("{own} }}")))?;
+        ensure!(outcome.stderr.contains("host's own network namespace"), "{}", outcome.stderr);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_docker_container_without_an_engine_is_refused() {
     scenario("no-docker", |lab| {
         let [example, _] = TwoHosts::configs(Attachment::Docker);

@@ -16,8 +16,3 @@ pub use manual::{completions, man};
 pub use mode::mode;
 pub use run::run;
 pub use status::status;
-
-/// The command line asks for something that cannot be; exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
