@@ -44,3 +44,9 @@ fn two_overlays(lab: &vxdp_lab::Lab, mode: Mode) -> Result<()> {
 fn two_overlays_with_three_containers_run_over_an_ipv6_underlay() {
     scenario("two-overlays", |lab| two_overlays(lab, Mode::Kernel));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn two_overlays_with_three_containers_run_over_an_ipv6_underlay_in_xdp_mode() {
+    scenario("two-overlays", |lab| two_overlays(lab, Mode::Xdp));
+}

@@ -9,6 +9,7 @@ use vxdp_lab::{
 };
 
 const KERNEL: [Mode; 2] = [Mode::Kernel; 2];
+const XDP: [Mode; 2] = [Mode::Xdp; 2];
 
 /// Time in which a daemon that notices a loss must have repaired it.
 const REPAIR: Duration = Duration::from_secs(15);
@@ -59,6 +60,12 @@ fn sigterm_leaves_the_overlay_forwarding_without_loss() {
     stop_leaves_forwarding(KERNEL);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn sigterm_leaves_the_overlay_forwarding_without_loss_in_xdp_mode() {
+    stop_leaves_forwarding(XDP);
+}
+
 fn second_run_changes_nothing(modes: [Mode; 2]) {
     scenario("again", |lab| {
         let (daemons, c1) = stand(lab, modes)?;
@@ -76,6 +83,12 @@ fn second_run_changes_nothing(modes: [Mode; 2]) {
 #[ignore = "needs root"]
 fn run_on_a_complete_overlay_changes_nothing_and_drops_nothing() {
     second_run_changes_nothing(KERNEL);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn run_on_a_complete_overlay_changes_nothing_and_drops_nothing_in_xdp_mode() {
+    second_run_changes_nothing(XDP);
 }
 
 fn kill_while_building(modes: [Mode; 2]) {
@@ -104,6 +117,12 @@ fn kill_while_building(modes: [Mode; 2]) {
 #[ignore = "needs root"]
 fn a_run_killed_in_the_middle_of_building_is_completed_by_the_next() {
     kill_while_building(KERNEL);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_run_killed_in_the_middle_of_building_is_completed_by_the_next_in_xdp_mode() {
+    kill_while_building(XDP);
 }
 
 fn down_is_exact(modes: [Mode; 2]) {
@@ -145,6 +164,12 @@ fn down_removes_exactly_what_the_configuration_created() {
     down_is_exact(KERNEL);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn down_removes_exactly_what_the_configuration_created_in_xdp_mode() {
+    down_is_exact(XDP);
+}
+
 fn losses_are_repaired(modes: [Mode; 2]) {
     scenario("repair", |lab| {
         let (_daemons, c1) = stand(lab, modes)?;
@@ -178,6 +203,12 @@ fn what_vanishes_while_running_comes_back() {
     losses_are_repaired(KERNEL);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn what_vanishes_while_running_comes_back_in_xdp_mode() {
+    losses_are_repaired(XDP);
+}
+
 fn by_hand_is_adopted(modes: [Mode; 2]) {
     scenario("adopt", |lab| {
         let segment = Segment::scenario().setting("gateway = \"10.0.0.1/24\"");
@@ -207,6 +238,12 @@ fn by_hand_is_adopted(modes: [Mode; 2]) {
 #[ignore = "needs root"]
 fn an_overlay_built_by_hand_is_adopted_without_loss_and_survives_down() {
     by_hand_is_adopted(KERNEL);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_overlay_built_by_hand_is_adopted_without_loss_and_survives_down_in_xdp_mode() {
+    by_hand_is_adopted(XDP);
 }
 
 /// Host number `number`'s part of the scenario, as the design's table has it.
