@@ -84,11 +84,14 @@ fn library_dirs() -> Vec<PathBuf> {
     dirs
 }
 
-/// Whether `dir` has a shared library `name`, with or without a version.
+/// Whether `dir` has a shared library `name`, with or without a version before or after `.so`.
 fn has_library(dir: &Path, name: &str) -> bool {
     let is_it = |file: &str| {
-        file.strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so"))
+        let Some(rest) = file.strip_prefix(name) else { return false };
+        // `libclang-14.so` is libclang, `libclang-cpp.so` is another library.
+        let versioned =
+            rest.strip_prefix('-').map(|r| r.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.'));
+        rest.starts_with(".so") || versioned.is_some_and(|r| r.starts_with("so"))
     };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.into_iter().any(|e| e.file_name().to_str().is_some_and(is_it))
@@ -304,7 +307,8 @@ mod tests {
             ("libclang.so", true),
             ("libclang-14.so.14.0.6", true),
             ("libclang.so.1", true),
-            ("libclang-cpp.a", false),
+            ("libclang-cpp.so.22.1", false),
+            ("libclang.a", false),
         ] {
             std::fs::write(dir.join(file), "").unwrap();
             assert_eq!(has_library(&dir, "libclang"), expected, "{file}");
