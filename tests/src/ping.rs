@@ -59,7 +59,8 @@ impl Ping {
         self
     }
 
-    /// Time between two requests.
+    /// Time between two requests. It is also how long `ping` waits for the last answer once others have come
+    /// (iputils heeds `-W` only while there was none), so a short one takes a busy machine for a loss.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
