@@ -165,8 +165,7 @@ fn add_paths(proofs: &mut Proofs, report: &mut Report, before: [Frames; 2], afte
     let kernel = report.carried(before, after);
     let other = if report.is_xdp() { kernel } else { report.in_userspace() };
     let what = if report.is_xdp() { "frames that the kernel carried" } else { "frames in userspace" };
-    let seen = if other <= 4 { "at most 4".to_owned() } else { other.to_string() };
-    proofs.add(Proof::equal(what, "at most 4", seen));
+    proofs.add(Proof::at_most(what, 4, other));
 }
 
 /// What `vxdp down` must do: the hosts are then as they were before.

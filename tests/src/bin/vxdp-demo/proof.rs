@@ -11,16 +11,25 @@ pub(crate) struct Proof {
     what: String,
     expected: String,
     seen: String,
+    holds: bool,
 }
 
 impl Proof {
     /// Holds when both sides read the same.
     pub(crate) fn equal(what: &str, expected: impl Display, seen: impl Display) -> Self {
-        Self { what: what.to_owned(), expected: expected.to_string(), seen: seen.to_string() }
+        let (expected, seen) = (expected.to_string(), seen.to_string());
+        let holds = expected == seen;
+        Self { what: what.to_owned(), expected, seen, holds }
+    }
+
+    /// Holds when no more than `limit` were seen.
+    pub(crate) fn at_most(what: &str, limit: u64, seen: u64) -> Self {
+        let (expected, holds) = (format!("at most {limit}"), seen <= limit);
+        Self { what: what.to_owned(), expected, seen: seen.to_string(), holds }
     }
 
     fn holds(&self) -> bool {
-        self.expected == self.seen
+        self.holds
     }
 }
 
