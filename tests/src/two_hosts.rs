@@ -50,8 +50,20 @@ pub struct KeptTwoHosts {
 impl TwoHosts {
     /// Builds the lab, the containers, and starts a daemon on each host.
     pub fn build(name: &str, attachment: Attachment, mode: Mode, lifetime: Lifetime) -> Result<Self> {
+        let configs = Self::configs(attachment).map(str::to_owned);
+        Self::build_each(name, attachment, [mode; 2], configs, lifetime)
+    }
+
+    /// As [`build`](Self::build), with a mode and a configuration for each host.
+    pub fn build_each(
+        name: &str,
+        attachment: Attachment,
+        modes: [Mode; 2],
+        configs: [String; 2],
+        lifetime: Lifetime,
+    ) -> Result<Self> {
         let builder = Lab::builder(name);
-        let lab = if mode == Mode::Kernel { builder } else { builder.switched() }.build()?;
+        let lab = if modes == [Mode::Kernel; 2] { builder } else { builder.switched() }.build()?;
         let mut scenario = Self { daemons: Vec::new(), docker: Vec::new(), engine: None, lab };
         match attachment {
             Attachment::Netns => {
@@ -60,12 +72,12 @@ impl TwoHosts {
             }
             Attachment::Docker => scenario.run_docker(lifetime)?,
         }
-        for (host, config) in scenario.lab.hosts().iter().zip(Self::configs(attachment)) {
+        for ((host, config), mode) in scenario.lab.hosts().iter().zip(&configs).zip(modes) {
             let path = host.write_config(config)?;
             scenario.daemons.push(host.start_vxdp(&path, mode)?);
         }
-        if mode == Mode::Xdp {
-            for host in scenario.lab.hosts() {
+        for (host, mode) in scenario.lab.hosts().iter().zip(modes) {
+            if mode == Mode::Xdp {
                 host.wait_for_fast_path()?;
             }
         }

@@ -1,0 +1,152 @@
+//! Every pairing of modes carries the same traffic, with the veths as the kernel makes them.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vxdp_lab::{
+    Attachment, Capture, Lifetime, Mode, Outer, Ping, TwoHosts, VXLAN_PORT, describe, tcp_transfer,
+    udp_exchange,
+};
+
+/// Bytes of each TCP transfer: some thousand segments.
+const BULK: usize = 4 << 20;
+
+/// Part of the known unicast that userspace must carry: the first frames of a flow may be the kernel's.
+const NEARLY_ALL: f64 = 0.98;
+
+fn pairing(name: &str, modes: [Mode; 2], configs: [String; 2], steps: impl FnOnce(&TwoHosts) -> Result<()>) {
+    let hosts = TwoHosts::build_each(name, Attachment::Netns, modes, configs, Lifetime::Bound)
+        .unwrap_or_else(|error| panic!("no lab: {error:#}"));
+    // A panic while the lab stands makes it report its state.
+    steps(&hosts).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+}
+
+fn over_ipv4() -> [String; 2] {
+    TwoHosts::configs(Attachment::Netns).map(str::to_owned)
+}
+
+fn over_ipv6() -> [String; 2] {
+    over_ipv4()
+        .map(|text| text.replace("192.168.10.21", "fd00:10::21").replace("192.168.10.22", "fd00:10::22"))
+}
+
+/// Ping, UDP and TCP both ways, filling the overlay's MTU; then who carried it.
+fn carries_everything(hosts: &TwoHosts, modes: [Mode; 2], mtu: u32) -> Result<()> {
+    let [(c1, address1), (c2, address2)] = hosts.containers()?;
+    Ping::new(address2).expect_all(&c1)?;
+    Ping::new(address1).payload(mtu - 28).dont_fragment().expect_all(&c2)?;
+    let longest = mtu as usize - 28;
+    udp_exchange(&c1, &c2, address2, &[1, 2, 100, 1001, longest])?;
+    udp_exchange(&c2, &c1, address1, &[1, 2, 100, 1001, longest])?;
+    tcp_transfer(&c1, &c2, address2, BULK)?;
+    tcp_transfer(&c2, &c1, address1, BULK)?;
+    for ((host, frames), mode) in hosts.lab().hosts().iter().zip(hosts.frames()?).zip(modes) {
+        let (xdp, kernel) = (frames.xdp, frames.kernel);
+        eprintln!("{} in {} mode: {frames:?}", host.name(), mode.as_str());
+        match mode {
+            Mode::Kernel => ensure!(xdp.encap + xdp.decap == 0, "userspace took part: {frames:?}"),
+            Mode::Xdp => {
+                let share = |xdp: u64, kernel: u64| xdp as f64 / (xdp + kernel).max(1) as f64;
+                ensure!(share(xdp.encap, kernel.encap) > NEARLY_ALL, "encap on {}: {frames:?}", host.name());
+                ensure!(share(xdp.decap, kernel.decap) > NEARLY_ALL, "decap on {}: {frames:?}", host.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn arp_stays_at_home(hosts: &TwoHosts) -> Result<()> {
+    let [(c1, _), (_, address2)] = hosts.containers()?;
+    let (place, device) = hosts.lab().wire();
+    let wire = Capture::start(place, device)?;
+    c1.exec(["ip", "neighbour", "flush", "dev", "eth1"])?;
+    Ping::new(address2).count(2).expect_all(&c1)?;
+    let inner = wire.stop()?.into_iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
+    let arp = inner.filter(|outer| describe(&outer.inner).to_lowercase().contains("arp")).count();
+    ensure!(arp == 0, "{arp} ARP frames crossed the underlay");
+    let neighbours = c1.exec(["ip", "neighbour", "show", "dev", "eth1"])?;
+    ensure!(neighbours.contains("02:42:0a:00:00:03"), "no answer by proxy: {neighbours}");
+    Ok(())
+}
+
+/// IPv6 inside. The neighbours are given, since `proxy` answers for IPv6 by its own rows.
+fn ipv6_crosses(hosts: &TwoHosts) -> Result<()> {
+    let [(c1, _), (c2, _)] = hosts.containers()?;
+    let end = |own: u8, other: u8| {
+        format!(
+            "ip address add fd42::{own}/64 dev eth1 nodad
+             ip neighbour replace fd42::{other} lladdr 02:42:0a:00:00:0{other} dev eth1"
+        )
+    };
+    c1.script(&end(2, 3))?;
+    c2.script(&end(3, 2))?;
+    let six = |last: u16| Ipv6Addr::new(0xfd42, 0, 0, 0, 0, 0, 0, last);
+    Ping::new(six(3)).expect_all(&c1)?;
+    tcp_transfer(&c1, &c2, six(3), BULK / 4)?;
+    tcp_transfer(&c2, &c1, six(2), BULK / 4)
+}
+
+fn whole_matrix_entry(name: &str, modes: [Mode; 2]) {
+    pairing(name, modes, over_ipv4(), |hosts| {
+        carries_everything(hosts, modes, 1450)?;
+        arp_stays_at_home(hosts)?;
+        ipv6_crosses(hosts)
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn kernel_and_kernel_carry_everything() {
+    whole_matrix_entry("par-kk", [Mode::Kernel, Mode::Kernel]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn xdp_and_xdp_carry_everything() {
+    whole_matrix_entry("par-xx", [Mode::Xdp, Mode::Xdp]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn xdp_and_kernel_carry_everything() {
+    whole_matrix_entry("par-xk", [Mode::Xdp, Mode::Kernel]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn kernel_and_xdp_carry_everything() {
+    whole_matrix_entry("par-kx", [Mode::Kernel, Mode::Xdp]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_ipv6_underlay_carries_everything_in_every_pairing() {
+    for modes in [[Mode::Xdp, Mode::Xdp], [Mode::Xdp, Mode::Kernel], [Mode::Kernel, Mode::Xdp]] {
+        pairing("par-six", modes, over_ipv6(), |hosts| carries_everything(hosts, modes, 1430));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn switching_modes_under_load_loses_no_ping_and_breaks_no_connection() {
+    pairing("par-switch", [Mode::Xdp; 2], over_ipv4(), |hosts| {
+        let [(c1, address1), (c2, _)] = hosts.containers()?;
+        let flood = Ping::new(hosts.containers()?[1].1).interval(Duration::from_millis(2)).start(&c1)?;
+        for mode in ["kernel", "xdp", "kernel", "xdp"] {
+            std::thread::scope(|scope| {
+                // One connection lives through the switch.
+                let stream = scope.spawn(|| tcp_transfer(&c2, &c1, address1, 8 * BULK));
+                hosts.lab().h1().vxdp(&["mode", mode])?.success()?;
+                hosts.lab().h2().vxdp(&["mode", mode])?.success()?;
+                stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+        }
+        let pinged = flood.stop()?;
+        let lost = pinged.sent - pinged.received;
+        eprintln!("switching: {lost} of {} pings lost", pinged.sent);
+        // The last request may still be under way when ping is told to end.
+        ensure!(pinged.sent > 100 && lost <= 1, "{lost} of {} pings lost", pinged.sent);
+        Ok(())
+    });
+}
