@@ -125,6 +125,11 @@ impl TwoHosts {
         self.docker.get(index).context("the containers are not Docker's")
     }
 
+    /// The process of the daemon on `h1` (0) or `h2` (1).
+    pub fn daemon_pid(&self, index: usize) -> Result<u32> {
+        Ok(self.daemons.get(index).context("no such daemon")?.pid())
+    }
+
     /// Stops both daemons; their overlays stay.
     pub fn stop_daemons(&mut self) -> Result<()> {
         self.daemons.drain(..).try_for_each(Daemon::stop)

@@ -150,3 +150,48 @@ fn switching_modes_under_load_loses_no_ping_and_breaks_no_connection() {
         Ok(())
     });
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_path_that_narrows_is_answered_by_the_kernel() {
+    pairing("par-narrow", [Mode::Xdp; 2], over_ipv4(), |hosts| {
+        let [(c1, _), (_, address2)] = hosts.containers()?;
+        Ping::new(address2).expect_all(&c1)?;
+        hosts.lab().h1().script("ip route change 192.168.10.0/24 dev eth0 src 192.168.10.21 mtu 1400")?;
+        let target = address2.to_string();
+        let words = ["ping", "-n", "-c3", "-W1", "-Mdo", "-s1422", target.as_str()];
+        let answer = c1.run(words, Duration::from_secs(10))?.stdout;
+        ensure!(answer.contains("Frag needed"), "{answer}");
+        Ok(())
+    });
+}
+
+/// Sends `signal` to the daemon of h1 under a ping flood; answers how many pings were lost, and that the
+/// kernel goes on carrying them.
+fn lost_by(hosts: &TwoHosts, signal: &str) -> Result<u32> {
+    let [(c1, _), (_, address2)] = hosts.containers()?;
+    let flood = Ping::new(address2).interval(Duration::from_millis(2)).start(&c1)?;
+    // Long enough for some hundred pings; what is measured is a time, not a condition.
+    std::thread::sleep(Duration::from_secs(1));
+    hosts.lab().h1().exec(["kill", signal, &hosts.daemon_pid(0)?.to_string()])?;
+    std::thread::sleep(Duration::from_secs(1));
+    let pinged = flood.stop()?;
+    let lost = pinged.sent - pinged.received;
+    eprintln!("{signal}: {lost} of {} pings lost", pinged.sent);
+    ensure!(pinged.sent > 100, "only {} pings were sent", pinged.sent);
+    Ping::new(address2).expect_all(&c1)?;
+    Ok(lost)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn traffic_goes_on_when_the_daemon_hangs_wakes_or_dies() {
+    pairing("par-fail", [Mode::Xdp; 2], over_ipv4(), |hosts| {
+        // A hung worker is noticed by its heartbeat within 100 ms, 50 pings; twice that for a busy machine.
+        for (signal, bound) in [("-STOP", 100), ("-CONT", 25), ("-KILL", 25)] {
+            let lost = lost_by(hosts, signal)?;
+            ensure!(lost <= bound, "{lost} pings lost on {signal}");
+        }
+        Ok(())
+    });
+}

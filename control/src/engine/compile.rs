@@ -110,7 +110,10 @@ pub fn changes(changes: &[Change], path: Path) -> Compiled {
             }
             Change::Vtep { id, address, resolution } => {
                 let next_hop = next_hop(resolution, path);
-                vteps.insert(id, (address, next_hop.is_some()));
+                // The programs know one longest frame per port, by the device's MTU. Over a narrower route the
+                // kernel carries everything: it answers an oversize packet, which the worker could only drop.
+                let whole = |hop: NextHop| hop.mtu >= u16::try_from(path.mtu).unwrap_or(u16::MAX);
+                vteps.insert(id, (address, next_hop.is_some_and(whole)));
                 tables.push(Table::Vtep(id, Some(Vtep { address, next_hop })));
             }
             Change::VtepGone { id, address } => {
@@ -204,6 +207,12 @@ mod tests {
                 Table::Local { overlay: OVERLAY, mac: MAC, port: Some(PortId::new(3)) },
             ]
         );
+    }
+
+    #[test]
+    fn a_vtep_behind_a_narrow_route_is_left_to_the_kernel() {
+        let opened = |route| changes(&[resolved(route)], PATH).after.len();
+        assert_eq!([opened(None), opened(Some(1500)), opened(Some(1400))], [1, 1, 0]);
     }
 
     #[test]
