@@ -119,7 +119,7 @@ impl Host {
         self.script(&format!("ip netns add {name}; ip -n {name} link set lo up"))?;
         let place = self.netns(name);
         // Addresses inside must be usable at once; a test that pings is not a test of DAD.
-        place.exec(["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"])?;
+        place.script("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")?;
         Ok(place)
     }
 
@@ -142,7 +142,7 @@ impl Host {
     pub(crate) fn configure_underlay(&self, mtu: u32) -> Result<()> {
         let (mac, ipv4, ipv6) = (self.underlay_mac(), self.ipv4(), self.ipv6());
         self.script(&format!(
-            "sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+            "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
              ip link set eth0 address {mac} mtu {mtu}
              ip address add {ipv4}/24 dev eth0
              ip address add {ipv6}/64 dev eth0
