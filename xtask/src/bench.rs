@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    setup::ensure(&[Purpose::Build, Purpose::Bench])?;
+    setup::ensure(&[Purpose::Bench])?;
     // `--benches` keeps criterion's arguments away from the unit tests' harness, which refuses them.
     process::run(
         process::cargo().args(["bench", "--package", "vxdp-benches", "--bench", "*", "--"]).args(&args.args),

@@ -35,9 +35,9 @@ pub(crate) enum Purpose {
     Demo,
     /// `cargo xtask demo --docker`
     Docker,
-    /// `cargo xtask test` (all of the above, and more)
+    /// `cargo xtask test` (building and the demos, too)
     Test,
-    /// `cargo xtask bench`
+    /// `cargo xtask bench` (building, too)
     Bench,
     /// `cargo xtask ebpf`
     Ebpf,
@@ -46,8 +46,13 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Whether being set up for `self` means being set up for `other`.
     fn includes(self, other: Purpose) -> bool {
-        self == other
-            || self == Purpose::Test && matches!(other, Purpose::Build | Purpose::Demo | Purpose::Docker)
+        match self {
+            Purpose::Test => {
+                matches!(other, Purpose::Test | Purpose::Build | Purpose::Demo | Purpose::Docker)
+            }
+            Purpose::Bench => matches!(other, Purpose::Bench | Purpose::Build),
+            _ => self == other,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test};
+use super::Purpose::{self, Build, Demo, Docker, Ebpf, Test};
 use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
@@ -230,7 +230,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "busybox",
     },
     Requirement {
-        why: "captures for reading by eye, and compares with ours",
+        why: "shows the packets of a lab to whoever looks around in it",
         what: Detect::Program("tcpdump"),
         purposes: &[Test],
         debian: &["tcpdump"],
@@ -238,17 +238,17 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "tcpdump",
     },
     Requirement {
-        why: "sends TCP and UDP through the overlay",
+        why: "measures through a lab's overlay by hand",
         what: Detect::Program("iperf3"),
-        purposes: &[Test, Bench],
+        purposes: &[Test],
         debian: &["iperf3"],
         fedora: "iperf3",
         arch: "iperf3",
     },
     Requirement {
-        why: "shows and changes the offloads of the lab's devices",
+        why: "a second opinion on the offloads of devices",
         what: Detect::Program("ethtool"),
-        purposes: &[Test, Bench],
+        purposes: &[Test],
         debian: &["ethtool"],
         fedora: "ethtool",
         arch: "ethtool",
