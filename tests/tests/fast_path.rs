@@ -173,7 +173,8 @@ fn lost_by(hosts: &TwoHosts, signal: &str) -> Result<u32> {
     let flood = Ping::new(address2).interval(Duration::from_millis(2)).start(&c1)?;
     // Long enough for some hundred pings; what is measured is a time, not a condition.
     std::thread::sleep(Duration::from_secs(1));
-    hosts.lab().h1().exec(["kill", signal, &hosts.daemon_pid(0)?.to_string()])?;
+    // The shell's own `kill`: a minimal Debian has no program of that name.
+    hosts.lab().h1().script(&format!("kill {signal} {}", hosts.daemon_pid(0)?))?;
     std::thread::sleep(Duration::from_secs(1));
     let pinged = flood.stop()?;
     let lost = pinged.sent - pinged.received;
