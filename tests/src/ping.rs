@@ -20,6 +20,7 @@ pub struct Ping {
     count: u32,
     interval: Duration,
     payload: u32,
+    tos: u8,
     dont_fragment: Option<&'static str>,
 }
 
@@ -50,7 +51,7 @@ impl Ping {
     /// Three echo requests of 56 bytes, as `ping` sends them.
     pub fn new(target: impl Into<IpAddr>) -> Self {
         let interval = Duration::from_millis(200);
-        Self { target: target.into(), count: 3, interval, payload: 56, dont_fragment: None }
+        Self { target: target.into(), count: 3, interval, payload: 56, tos: 0, dont_fragment: None }
     }
 
     /// Number of requests.
@@ -69,6 +70,12 @@ impl Ping {
     /// Bytes after the ICMP header.
     pub fn payload(mut self, bytes: u32) -> Self {
         self.payload = bytes;
+        self
+    }
+
+    /// Type of service: DSCP in the upper six bits, ECN in the lower two.
+    pub fn tos(mut self, tos: u8) -> Self {
+        self.tos = tos;
         self
     }
 
@@ -124,6 +131,7 @@ impl Ping {
             format!("-i{}", self.interval.as_secs_f64()),
             "-W2".to_owned(),
             format!("-s{}", self.payload),
+            format!("-Q{}", self.tos),
         ];
         words.extend(self.dont_fragment.map(|how| format!("-M{how}")));
         words.push(self.target.to_string());

@@ -1,6 +1,6 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Build, Demo, Docker, Ebpf, Test};
+use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test};
 use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
@@ -246,12 +246,20 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "iperf3",
     },
     Requirement {
-        why: "a second opinion on the offloads of devices",
+        why: "a second opinion on the offloads of devices; finishes checksums for Open vSwitch",
         what: Detect::Program("ethtool"),
-        purposes: &[Test],
+        purposes: &[Test, Bench],
         debian: &["ethtool"],
         fedora: "ethtool",
         arch: "ethtool",
+    },
+    Requirement {
+        why: "the other VTEP of the interoperability tests",
+        what: Detect::Program("ovs-vswitchd"),
+        purposes: &[Test, Bench],
+        debian: &["openvswitch-switch"],
+        fedora: "openvswitch",
+        arch: "openvswitch",
     },
     Requirement {
         why: "compiles the XDP programs",

@@ -1,0 +1,200 @@
+//! Open vSwitch as the other VTEP: somebody else's idea of VXLAN must fit ours, in both modes.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vxdp_lab::{
+    Attachment, Capture, Daemon, Family, Lab, Mode, Outer, Ovs, OvsHosts, OvsPorts, Ping, Place, TwoHosts,
+    VXLAN_PORT, describe, tcp_transfer, udp_exchange,
+};
+
+/// Bytes of each TCP transfer: some thousand segments.
+const BULK: usize = 4 << 20;
+
+/// Part of the known unicast that userspace must carry: the first frames of a flow may be the kernel's.
+const NEARLY_ALL: f64 = 0.98;
+
+/// `vxdp` on h1, Open vSwitch on h2.
+struct Pair {
+    // In the order in which they have to go.
+    _ovs: Ovs,
+    _daemon: Daemon,
+    lab: Lab,
+}
+
+impl Pair {
+    fn build(name: &str, mode: Mode, ports: OvsPorts, family: Family) -> Result<Self> {
+        // Switched, so that frames can be captured on their way in xdp mode.
+        let lab = Lab::builder(name).switched().build()?;
+        let ovs = Ovs::start(&lab, 2, ports, family)?;
+        lab.h1().container("c1")?;
+        if mode == Mode::Kernel {
+            lab.h1().finish_checksums()?;
+        }
+        let config = TwoHosts::configs(Attachment::Netns)[0];
+        let config = match family {
+            Family::V4 => config.to_owned(),
+            Family::V6 => {
+                config.replace("192.168.10.21", "fd00:10::21").replace("192.168.10.22", "fd00:10::22")
+            }
+        };
+        let daemon = lab.h1().start_vxdp(&lab.h1().write_config(&config)?, mode)?;
+        ovs.wait_for_peer()?;
+        if mode == Mode::Xdp {
+            lab.h1().wait_for_fast_path()?;
+        }
+        Ok(Self { _ovs: ovs, _daemon: daemon, lab })
+    }
+
+    /// The containers, ours first.
+    fn containers(&self) -> [Place; 2] {
+        [self.lab.h1().netns("c1"), self.lab.h2().netns("c2")]
+    }
+}
+
+/// Codepoints of RFC 3168, section 5.
+const ECT0: u8 = 2;
+const CONGESTION_EXPERIENCED: u8 = 3;
+
+const ADDRESS1: [u8; 4] = [10, 0, 0, 2];
+const ADDRESS2: [u8; 4] = [10, 0, 0, 3];
+
+/// Builds the pair and does `steps`; a panic while the lab stands makes it report its state.
+fn beside_ovs(name: &str, mode: Mode, family: Family, steps: impl FnOnce(&Pair) -> Result<()>) {
+    let pair = Pair::build(name, mode, OvsPorts::AfXdpInMainThread, family);
+    let pair = pair.unwrap_or_else(|error| panic!("no lab: {error:#}"));
+    steps(&pair).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+}
+
+/// Ping, UDP of every kind of length and TCP, both ways.
+fn traffic_crosses(pair: &Pair, mtu: u32) -> Result<()> {
+    let [c1, c2] = pair.containers();
+    Ping::new(ADDRESS2).expect_all(&c1)?;
+    Ping::new(ADDRESS1).expect_all(&c2)?;
+    // Filling the overlay's MTU, in one piece.
+    Ping::new(ADDRESS2).payload(mtu - 28).dont_fragment().expect_all(&c1)?;
+    Ping::new(ADDRESS1).payload(mtu - 28).dont_fragment().expect_all(&c2)?;
+    // Around the shortest frames, odd ones, the longest in one piece, and the longest that UDP has.
+    let whole = mtu as usize - 28;
+    let mut lengths = (0..64).chain((64..whole).step_by(97)).collect::<Vec<_>>();
+    lengths.extend([whole - 1, whole, whole + 1, 65507]);
+    udp_exchange(&c1, &c2, ADDRESS2, &lengths)?;
+    udp_exchange(&c2, &c1, ADDRESS1, &lengths)?;
+    tcp_transfer(&c1, &c2, ADDRESS2, BULK)?;
+    tcp_transfer(&c2, &c1, ADDRESS1, BULK)
+}
+
+/// Userspace carries the known unicast in xdp mode, and nothing in kernel mode.
+fn the_right_path_carried_it(pair: &Pair, mode: Mode) -> Result<()> {
+    let frames = pair.lab.h1().frames()?;
+    eprintln!("{} mode: {frames:?}", mode.as_str());
+    for (userspace, kernel) in
+        [(frames.xdp.encap, frames.kernel.encap), (frames.xdp.decap, frames.kernel.decap)]
+    {
+        match mode {
+            // The device counts what it sends before segmentation.
+            Mode::Kernel => ensure!(userspace == 0 && kernel > 300, "{frames:?}"),
+            Mode::Xdp => {
+                let share = userspace as f64 / (userspace + kernel).max(1) as f64;
+                ensure!(userspace > 300 && share > NEARLY_ALL, "{frames:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A congestion mark inside shows outside and comes out again, both ways (RFC 6040).
+fn marks_are_carried(pair: &Pair) -> Result<()> {
+    let [c1, c2] = pair.containers();
+    for (from, to, address) in [(&c1, &c2, ADDRESS2), (&c2, &c1, ADDRESS1)] {
+        for ecn in 0..4 {
+            let (place, device) = pair.lab.wire();
+            let wire = Capture::start(place, device)?;
+            let inside = Capture::start(to, "eth1")?;
+            Ping::new(address).count(1).tos(ecn).expect_all(from)?;
+            // RFC 6040 lets the outer header start anew where the inner one has a mark already; Open vSwitch
+            // and the kernel both do. The answer has the request's mark: kernels copy it.
+            let outside = if ecn == CONGESTION_EXPERIENCED { ECT0 } else { ecn };
+            let outer = wire.stop()?;
+            let outer = outer.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
+            let outer = outer.map(|outer| outer.tos & 3).collect::<Vec<_>>();
+            ensure!(
+                outer.len() >= 2 && outer.iter().all(|mark| *mark == outside),
+                "{ecn} outside: {outer:?}"
+            );
+            let arrived = inside.stop()?;
+            let arrived = arrived.iter().filter(|frame| describe(&frame.bytes).contains("ICMP echo request"));
+            let arrived = arrived.map(|frame| frame.bytes[15] & 3).collect::<Vec<_>>();
+            ensure!(arrived == [ecn], "{ecn} inside: {arrived:?}, to {}", to.label());
+        }
+    }
+    Ok(())
+}
+
+/// Each side answers ARP for the other's container by itself.
+fn arp_stays_at_home(pair: &Pair) -> Result<()> {
+    let (place, device) = pair.lab.wire();
+    let wire = Capture::start(place, device)?;
+    let [c1, c2] = pair.containers();
+    for (container, address, mac) in
+        [(&c1, ADDRESS2, "02:42:0a:00:00:03"), (&c2, ADDRESS1, "02:42:0a:00:00:02")]
+    {
+        container.exec(["ip", "neighbour", "flush", "dev", "eth1"])?;
+        Ping::new(address).count(2).expect_all(container)?;
+        let neighbours = container.exec(["ip", "neighbour", "show", "dev", "eth1"])?;
+        ensure!(neighbours.contains(mac), "{}: {neighbours}", container.label());
+    }
+    let frames = wire.stop()?;
+    let inner = frames.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
+    let inner = inner.map(|outer| describe(&outer.inner)).collect::<Vec<_>>();
+    ensure!(inner.len() >= 8, "the pings themselves were not captured: {inner:?}");
+    ensure!(inner.iter().all(|line| line.contains("ICMP echo")), "crossed the underlay: {inner:#?}");
+    Ok(())
+}
+
+fn everything(name: &str, mode: Mode, family: Family, mtu: u32) {
+    beside_ovs(name, mode, family, |pair| {
+        traffic_crosses(pair, mtu)?;
+        the_right_path_carried_it(pair, mode)?;
+        marks_are_carried(pair)?;
+        arp_stays_at_home(pair)
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn open_vswitch_and_kernel_mode_understand_each_other() {
+    everything("ovs-k", Mode::Kernel, Family::V4, 1450);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn open_vswitch_and_xdp_mode_understand_each_other() {
+    everything("ovs-x", Mode::Xdp, Family::V4, 1450);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn open_vswitch_and_kernel_mode_understand_each_other_over_ipv6() {
+    everything("ovs-k6", Mode::Kernel, Family::V6, 1430);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn open_vswitch_and_xdp_mode_understand_each_other_over_ipv6() {
+    everything("ovs-x6", Mode::Xdp, Family::V6, 1430);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_open_vswitches_carry_the_scenario_with_every_kind_of_port() {
+    for ports in [OvsPorts::AfXdp, OvsPorts::AfXdpInMainThread, OvsPorts::AfPacket] {
+        let lab = Lab::builder("ovs-ovs").build().unwrap();
+        let hosts = OvsHosts::build(lab, ports).unwrap();
+        let [(c1, _), (c2, address2)] = hosts.containers();
+        let pinged = Ping::new(address2).count(20).interval(Duration::from_millis(100)).run(&c1).unwrap();
+        eprintln!("{ports:?}: {pinged:?}");
+        Ping::new(address2).expect_all(&c1).unwrap();
+        tcp_transfer(&c1, &c2, address2, BULK / 4).unwrap();
+    }
+}
