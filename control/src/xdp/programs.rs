@@ -116,12 +116,19 @@ impl Programs {
     }
 }
 
-/// A loader that does not read the kernel's type information, which costs milliseconds for each loading:
-/// the programs touch no kernel structure.
+/// A loader without the kernel's type information: the programs touch no kernel structure.
+///
+/// Its constructor reads all of that (some 20 MB in small pieces) before we can say that we do not want it.
+/// On a thread of its own the pieces lie together and go back to the system; freed on one of the daemon's
+/// threads they would stay in that thread's heap for good, for each thread that ever started an engine.
 fn loader<'a>() -> EbpfLoader<'a> {
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    loader
+    let make = || {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        loader
+    };
+    std::thread::scope(|scope| scope.spawn(make).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 pub(super) fn xdp<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, ProgramError> {
