@@ -28,6 +28,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 /// Builds the daemon and the lab's programs, and becomes one of them.
 pub(crate) fn become_lab_program(name: &str, purposes: &[Purpose], args: &[impl AsRef<OsStr>]) -> Result<()> {
     setup::ensure(purposes)?;
+    build()?;
+    // The lab's programs look for the daemon beside themselves.
+    let mut program = process::privileged(&process::target_dir().join("debug").join(name))?;
+    program.current_dir(process::caller_dir()).args(args);
+    process::exec(&mut program)
+}
+
+/// Builds the daemon and the lab's programs.
+pub(crate) fn build() -> Result<()> {
     process::run(process::cargo().args([
         "build",
         "--package",
@@ -35,9 +44,5 @@ pub(crate) fn become_lab_program(name: &str, purposes: &[Purpose], args: &[impl 
         "--package",
         "vxdp-lab",
         "--bins",
-    ]))?;
-    // The lab's programs look for the daemon beside themselves.
-    let mut program = process::privileged(&process::target_dir().join("debug").join(name))?;
-    program.current_dir(process::caller_dir()).args(args);
-    process::exec(&mut program)
+    ]))
 }

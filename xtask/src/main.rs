@@ -9,6 +9,7 @@ mod process;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Command {
     Test(test::Args),
     Bench(bench::Args),
     Ebpf(ebpf::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Ebpf(args) => ebpf::main(&args),
+        Command::Vm(args) => vm::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,11 @@
-//! Installing Debian and Ubuntu packages: named first, without questions, without starting services.
+//! Installing Debian and Ubuntu packages: named first, without questions, without starting services; and
+//! fetching some without installing them.
 
 use super::requirement::Requirement;
 use crate::process;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Installs the packages in its arguments.
 ///
@@ -79,7 +81,8 @@ fn choose(candidates: &[&str]) -> Result<String> {
             return Ok((*candidate).to_owned());
         }
     }
-    bail!("no package source of this system has {}", candidates.join(" or "))
+    let what = if candidates.is_empty() { "it".to_owned() } else { candidates.join(" or ") };
+    bail!("no package source of this system has {what}")
 }
 
 /// Whether the output of `apt-cache policy` names an installable version.
@@ -102,6 +105,49 @@ fn update() -> Result<()> {
         eprintln!("{error:#}; going on with the lists there are");
     }
     Ok(())
+}
+
+/// The package with the highest version among those whose names have one.
+///
+/// An error where there is no such package, or no apt.
+pub(crate) fn newest<V: Ord>(version: impl Fn(&str) -> Option<V>) -> Result<String> {
+    if !is_here() {
+        bail!("only on Debian and its like can packages be fetched");
+    }
+    if !has_lists() {
+        update()?;
+    }
+    let names = process::output(process::command("apt-cache").arg("pkgnames"))?;
+    let names = String::from_utf8_lossy(&names);
+    let mut names: Vec<_> = names.lines().filter_map(|name| Some((version(name)?, name))).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    // apt knows names that are only mentioned, by other packages.
+    choose(&names.into_iter().map(|(_, name)| name).collect::<Vec<_>>())
+}
+
+/// Fetches `package` into `directory` without installing it; the file.
+pub(crate) fn download(package: &str, directory: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    // Into a directory of its own, since only apt knows the name of the file.
+    let fresh = directory.join(format!("{package}.download"));
+    let _ = std::fs::remove_dir_all(&fresh);
+    std::fs::create_dir(&fresh).with_context(|| fresh.display().to_string())?;
+    let fetch = || {
+        let mut apt = process::command("apt-get");
+        apt.args(["download", "--quiet", package]).current_dir(&fresh).stdout(std::io::stderr());
+        // As root apt would fetch as a user of its own, who may not write here.
+        process::run(apt.args(["-o", "APT::Sandbox::User=root"]))
+    };
+    if fetch().is_err() {
+        eprintln!("that failed; the package lists may be too old");
+        update()?;
+        fetch()?;
+    }
+    let file = std::fs::read_dir(&fresh)?.next().context("apt-get fetched nothing")??.path();
+    let archive = directory.join(format!("{package}.deb"));
+    std::fs::rename(file, &archive)?;
+    std::fs::remove_dir(&fresh)?;
+    Ok(archive)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod requirement;
 mod rustup;
 
 use anyhow::{Result, bail};
+pub(crate) use apt::{download as download_package, newest as newest_package};
 use clap::ValueEnum;
 use requirement::{REQUIREMENTS, Requirement};
 use std::fmt::Write;
@@ -41,6 +42,8 @@ pub(crate) enum Purpose {
     Bench,
     /// `cargo xtask ebpf`
     Ebpf,
+    /// `cargo xtask vm` (building and the demo, too)
+    Vm,
 }
 
 impl Purpose {
@@ -51,6 +54,7 @@ impl Purpose {
                 matches!(other, Purpose::Test | Purpose::Build | Purpose::Demo | Purpose::Docker)
             }
             Purpose::Bench => matches!(other, Purpose::Bench | Purpose::Build),
+            Purpose::Vm => matches!(other, Purpose::Vm | Purpose::Build | Purpose::Demo),
             _ => self == other,
         }
     }

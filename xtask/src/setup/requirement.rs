@@ -1,6 +1,6 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test};
+use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test, Vm};
 use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
@@ -222,9 +222,9 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "docker",
     },
     Requirement {
-        why: "what the containers' image is made of, without a registry",
+        why: "the containers' image is made of it, without a registry, and so are virtual machines",
         what: Detect::Program("busybox"),
-        purposes: &[Docker],
+        purposes: &[Docker, Vm],
         debian: &["busybox-static"],
         fedora: "busybox",
         arch: "busybox",
@@ -232,7 +232,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "shows the packets of a lab to whoever looks around in it",
         what: Detect::Program("tcpdump"),
-        purposes: &[Test],
+        purposes: &[Test, Vm],
         debian: &["tcpdump"],
         fedora: "tcpdump",
         arch: "tcpdump",
@@ -248,7 +248,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "a second opinion on the offloads of devices; finishes checksums for Open vSwitch",
         what: Detect::Program("ethtool"),
-        purposes: &[Test, Bench],
+        purposes: &[Test, Bench, Vm],
         debian: &["ethtool"],
         fedora: "ethtool",
         arch: "ethtool",
@@ -260,6 +260,46 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         debian: &["openvswitch-switch"],
         fedora: "openvswitch",
         arch: "openvswitch",
+    },
+    Requirement {
+        why: "emulates a machine with another kernel",
+        what: Detect::Program("qemu-system-x86_64"),
+        purposes: &[Vm],
+        debian: &["qemu-system-x86"],
+        fedora: "qemu-system-x86-core",
+        arch: "qemu-system-x86",
+    },
+    Requirement {
+        why: "packs the files of a virtual machine",
+        what: Detect::Program("cpio"),
+        purposes: &[Vm],
+        debian: &["cpio"],
+        fedora: "cpio",
+        arch: "cpio",
+    },
+    Requirement {
+        why: "unpacks the kernel and the modules of its package",
+        what: Detect::Program("xz"),
+        purposes: &[Vm],
+        debian: &["xz-utils"],
+        fedora: "xz",
+        arch: "xz",
+    },
+    Requirement {
+        why: "unpacks the kernel of a newer package",
+        what: Detect::Program("zstd"),
+        purposes: &[Vm],
+        debian: &["zstd"],
+        fedora: "zstd",
+        arch: "zstd",
+    },
+    Requirement {
+        why: "writes the index of a kernel's modules",
+        what: Detect::Program("depmod"),
+        purposes: &[Vm],
+        debian: &["kmod"],
+        fedora: "kmod",
+        arch: "kmod",
     },
     Requirement {
         why: "compiles the XDP programs",

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A test binary.
-pub(super) struct Binary {
+pub(crate) struct Binary {
     /// Package and target, for messages.
-    name: String,
-    executable: PathBuf,
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) executable: PathBuf,
     /// Where cargo would start it.
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 /// As whom tests run, which decides which of them.
@@ -34,7 +35,7 @@ exec "$@"
 "#;
 
 /// Builds all test binaries of the workspace.
-pub(super) fn build() -> Result<Vec<Binary>> {
+pub(crate) fn build() -> Result<Vec<Binary>> {
     // The lab's tests run the daemon itself, which cargo builds for tests of its own package only.
     process::run(process::cargo().args(["build", "--package", "vxdp-control", "--bins", "--quiet"]))?;
     let mut cargo = process::cargo();
@@ -84,7 +85,7 @@ pub(super) fn run(binaries: &[Binary], privilege: Privilege, filter: Option<&str
 }
 
 /// Whether `binary` has tests that need root, so that it is worth starting as root.
-fn has_ignored(binary: &Binary, filter: Option<&str>) -> Result<bool> {
+pub(crate) fn has_ignored(binary: &Binary, filter: Option<&str>) -> Result<bool> {
     let mut command = process::command(&binary.executable);
     command.current_dir(&binary.directory).args(["--list", "--ignored", "--format=terse"]).args(filter);
     Ok(process::output(&mut command)?.split(|b| *b == b'\n').any(|line| line.ends_with(b": test")))

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check and every test, stage by stage, and how many of them passed.
 
-mod binaries;
+pub(crate) mod binaries;
 mod libtest;
 mod licences;
 mod spdx;
