@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod kernel_host;
+mod scenario;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod kernel_host;
+mod scenario;
 
 use daemon::{
     REMOTE, config, has_bridge_row, has_fdb, has_link, has_neighbour, has_remote, spawn, start, start_with,

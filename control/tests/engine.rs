@@ -1,12 +1,13 @@
 //! The fast path over real devices: two hosts, a container each, both engines, and what they carried.
 
 mod namespace;
+mod scenario;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use namespace::Host;
+use scenario::Scenario;
 use vxdp_control::config::{self, Config};
 use vxdp_control::engine::{Engine, EngineReport, pilot};
 use vxdp_control::kernel::Kernel;
@@ -28,8 +29,15 @@ impl Side {
         let overlay = Host::new(&format!("{name}-o{number}"));
         let files = tempfile::tempdir().expect("a temporary directory");
         let path = files.path().join("host.toml");
-        let text = toml(number, files.path(), overlay.name(), container.name());
-        std::fs::write(&path, text).expect("written");
+        let socket = files.path().join("vxdp.sock");
+        let names = Scenario {
+            number,
+            socket: &socket,
+            overlay: overlay.name(),
+            container: container.name(),
+            ..Scenario::default()
+        };
+        std::fs::write(&path, names.toml()).expect("written");
         let config = config::load(&path).expect("valid").config;
         Self { host, container, _overlay: overlay, config: Arc::new(config), _files: files }
     }
@@ -56,47 +64,6 @@ impl Drop for Side {
     fn drop(&mut self) {
         pilot::clear(&self.config.control.socket);
     }
-}
-
-fn toml(number: u8, files: &std::path::Path, overlay: &str, container: &str) -> String {
-    let other = 3 - number;
-    let mut text = String::new();
-    let socket = files.join("vxdp.sock");
-    write!(
-        text,
-        r#"
-[underlay]
-device = "eth0"
-local = "192.168.10.2{number}"
-[control]
-socket = "{}"
-[[overlay]]
-vni = 42
-port = 4789
-netns = "{overlay}"
-bridge = "br0"
-vxlan = "vxlan1"
-gateway = "10.0.0.1/24"
-[[overlay.container]]
-attach = {{ netns = "{container}" }}
-interface = "eth1"
-host_interface = "veth2"
-mac = "02:42:0a:00:00:0{}"
-address = "10.0.0.{}/24"
-[[overlay.remote]]
-mac = "02:42:0a:00:00:0{}"
-address = "10.0.0.{}"
-vtep = "192.168.10.2{other}"
-install = "static"
-"#,
-        socket.display(),
-        number + 1,
-        number + 1,
-        other + 1,
-        other + 1,
-    )
-    .expect("a string takes everything");
-    text
 }
 
 fn wire(one: &Side, two: &Side) {

@@ -1,6 +1,7 @@
 //! The kernel overlay built on a bare host, and removed again.
 
 mod kernel_host;
+mod scenario;
 
 use std::slice;
 

@@ -1,6 +1,7 @@
 //! Building that fails or is killed at each of its steps.
 
 mod kernel_host;
+mod scenario;
 
 use std::io;
 use std::panic::AssertUnwindSafe;

@@ -1,6 +1,7 @@
 //! Random desired states on the real kernel: they converge from anywhere, and strangers survive.
 
 mod kernel_host;
+mod scenario;
 
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 //! An overlay that drifted, was half built, or shares its host with others.
 
 mod kernel_host;
+mod scenario;
 
 use std::slice;
 

@@ -1,6 +1,7 @@
 //! Many rows: loading, looking again, changing one, removing.
 
 mod kernel_host;
+mod scenario;
 
 use std::slice;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! One frame on its way through a worker: where it came from, its bytes, and where it goes.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::DropReason;
 
@@ -52,6 +53,14 @@ pub enum Family {
 }
 
 impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
     /// Bytes of the outer headers: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN 8 (RFC 7348, section 5).
     ///
     /// The XDP program on a port moves the packet's start back by so many bytes before it redirects the frame,

@@ -35,6 +35,7 @@ use self::service::Service;
 use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
+use crate::causes::chain;
 use crate::config::{Config, Install, Overlay};
 use crate::engine::pilot::{self, Pilot};
 use crate::kernel::desired::Row;
@@ -394,6 +395,6 @@ async fn remove(mut kernel: Kernel, notes: &Path) -> (Answer, Result<(), Error>)
             let forgotten = Notes::remove(notes).map_err(system("remove the notes of added rows"));
             (Answer::with(&serde_json::json!({ "removed": removed })), forgotten)
         }
-        Err(error) => (Answer::refuse(Kind::Failed, worker::chain(&error)), Err(error.into())),
+        Err(error) => (Answer::refuse(Kind::Failed, chain(&error)), Err(error.into())),
     }
 }

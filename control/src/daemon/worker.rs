@@ -9,10 +9,11 @@ use super::desired::{self, Found};
 use super::places::Worked;
 use super::rows;
 use super::watches::Watches;
+use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::engine::pilot::Pilot;
 use crate::kernel::desired::Row;
-use crate::kernel::{Kernel, KernelError, Note};
+use crate::kernel::{Kernel, Note};
 use crate::misses::Answer;
 use crate::model::{Client, Event, Noticed, Outcome, SeenRow};
 use crate::netns::Netns;
@@ -167,16 +168,4 @@ impl Worker {
         }
         Ok(seen)
     }
-}
-
-/// The error with its causes.
-pub(crate) fn chain(error: &KernelError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -13,10 +13,12 @@ use vxdp_dataplane::worker::{Worker, WorkerExit};
 use vxdp_dataplane::{OverlayId, PortId, Stats, VtepId};
 
 use super::compile::{self, MapWrite, Path};
-use super::port::{ServedPort, chain};
+use super::port::ServedPort;
 use super::report::{DeviceReport, EngineReport, verdicts};
 use super::{Command, End, EngineError, settings};
+use crate::causes::chain;
 use crate::config::{Config, Overlay};
+use crate::kernel::desired::UnderlayFacts;
 use crate::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use crate::mirror::nexthop::Resolution;
 use crate::mirror::state::Change;
@@ -343,21 +345,20 @@ impl Live {
             .find(|id| !taken(id))
     }
 
-    fn room(&self) -> u32 {
-        if self.config.underlay.local.is_ipv4() { 50 } else { 70 }
-    }
-
-    fn overlay_mtu(&self, overlay: OverlayId) -> u32 {
-        self.spec(overlay).mtu.unwrap_or_else(|| self.nic.link.mtu.saturating_sub(self.room()))
+    fn underlay(&self) -> UnderlayFacts {
+        let UnderlayLink { device, mtu, .. } = self.nic.link;
+        UnderlayFacts { ifindex: device, mtu, local: self.config.underlay.local }
     }
 
     fn table_port(&self, overlay: OverlayId) -> Port {
-        Port { overlay, mtu: u16::try_from(self.overlay_mtu(overlay)).unwrap_or(u16::MAX) }
+        let mtu = self.underlay().overlay_mtu(self.spec(overlay));
+        Port { overlay, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }
     }
 
     fn map_port(&self, overlay: OverlayId) -> PortEntry {
+        let underlay = self.underlay();
         let max_frame =
-            settings::max_frame(self.overlay_mtu(overlay), self.nic.link.mtu, self.room(), self.longest);
+            settings::max_frame(underlay.overlay_mtu(self.spec(overlay)), &underlay, self.longest);
         PortEntry { overlay, max_frame, enabled: self.enabled[usize::from(overlay.get())] }
     }
 }

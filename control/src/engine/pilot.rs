@@ -9,9 +9,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 
-use super::port::chain;
 use super::start::bpffs_root;
 use super::{End, Engine, EngineReport};
+use crate::causes::chain;
 use crate::config::{Config, Mode, Overlay};
 use crate::netns::Netns;
 use crate::xdp::BpfFs;

@@ -9,6 +9,7 @@ use vxdp_dataplane::{OverlayId, PortId};
 
 use super::EngineError;
 use super::report::{DeviceReport, verdicts};
+use crate::causes::chain;
 use crate::config::{Attach, Container, XdpAttach};
 use crate::container;
 use crate::offload::{self, SwitchedOff, TX_VLAN, TX_VLAN_STAG};
@@ -147,10 +148,4 @@ impl ServedPort {
             verdicts: self.instance.as_ref().map(verdicts).unwrap_or_default(),
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

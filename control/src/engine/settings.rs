@@ -4,6 +4,7 @@ use vxdp_dataplane::worker::{PollMode, UmemSpec, ZeroCopy};
 
 use super::compile::Path;
 use crate::config;
+use crate::kernel::desired::UnderlayFacts;
 use crate::netns::Netns;
 
 /// What the kernel keeps free in front of each received frame (`XDP_PACKET_HEADROOM`, `include/uapi/linux/bpf.h`).
@@ -52,30 +53,38 @@ pub(super) fn path(host: &Netns, ipv4: bool, mtu: u32) -> Path {
 /// Longest inner frame, Ethernet header included, that the fast path carries: it fits the underlay in one
 /// piece and, encapsulated, a worker's memory of frames of `longest` bytes; and the bridge would forward it
 /// (one VLAN tag is free, `is_skb_forwardable`, net/core/dev.c).
-pub(super) fn max_frame(overlay_mtu: u32, underlay_mtu: u32, room: u32, longest: u32) -> u32 {
+pub(super) fn max_frame(overlay_mtu: u32, underlay: &UnderlayFacts, longest: u32) -> u32 {
     const ETHERNET: u32 = 14;
     // The outer Ethernet header does not count for an MTU.
-    let outer = (underlay_mtu + ETHERNET).min(longest);
-    (overlay_mtu + ETHERNET_AND_TAG).min(outer.saturating_sub(room))
+    let outer = (underlay.mtu + ETHERNET).min(longest);
+    (overlay_mtu + ETHERNET_AND_TAG).min(outer.saturating_sub(underlay.overhead()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::max_frame;
+    use super::{UnderlayFacts, max_frame};
+
+    fn v4(mtu: u32) -> UnderlayFacts {
+        UnderlayFacts { ifindex: 2, mtu, local: [192, 0, 2, 1].into() }
+    }
+
+    fn v6(mtu: u32) -> UnderlayFacts {
+        UnderlayFacts { local: [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].into(), ..v4(mtu) }
+    }
 
     #[test]
     fn a_frame_of_the_overlays_mtu_fits_and_a_tag_too_many_does_not() {
-        assert_eq!(max_frame(1450, 1500, 50, 1792), 1464);
-        assert_eq!(max_frame(1430, 1500, 70, 1792), 1444);
+        assert_eq!(max_frame(1450, &v4(1500), 1792), 1464);
+        assert_eq!(max_frame(1430, &v6(1500), 1792), 1444);
     }
 
     #[test]
     fn a_frame_that_no_memory_takes_stays_with_the_kernel() {
-        assert_eq!(max_frame(8950, 9000, 50, 3840), 3790);
+        assert_eq!(max_frame(8950, &v4(9000), 3840), 3790);
     }
 
     #[test]
     fn a_smaller_overlay_mtu_is_the_bridges_limit() {
-        assert_eq!(max_frame(1400, 1500, 50, 1792), 1418);
+        assert_eq!(max_frame(1400, &v4(1500), 1792), 1418);
     }
 }

@@ -12,8 +12,8 @@ use vxdp_dataplane::worker::{DeviceQueue, UmemSpec, Worker, WorkerExit, WorkerSp
 use vxdp_dataplane::{Local, OverlayId, Stats, Tables, Tunnel};
 
 use super::live::{Live, Nic};
-use super::port::chain;
 use super::{EngineError, compile, settings};
+use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::mirror::fact::{Fact, Source, UnderlayLink};
 use crate::mirror::follow::Follower;

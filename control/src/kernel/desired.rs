@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use vxdp_dataplane::Family;
 use vxdp_dataplane::wire::MacAddr;
 
 use super::place::as_text;
@@ -38,17 +39,22 @@ pub struct UnderlayFacts {
 
 impl UnderlayFacts {
     /// Bytes that encapsulation adds to an inner IP packet: outer IP and UDP headers, VXLAN header and
-    /// inner Ethernet header (RFC 7348, section 5). The outer Ethernet header does not count for an MTU.
+    /// inner Ethernet header (RFC 7348, section 5).
+    ///
+    /// The same number as the outer headers that a frame gets: those have an Ethernet header that does not
+    /// count for an MTU, in place of the inner one, which does.
     pub fn overhead(&self) -> u32 {
-        match self.local {
-            IpAddr::V4(_) => 20 + 8 + 8 + 14,
-            IpAddr::V6(_) => 40 + 8 + 8 + 14,
-        }
+        u32::try_from(Family::of(self.local).encap_room()).expect("at most 70")
     }
 
     /// The largest inner IP packet that leaves in one piece, in bytes.
     pub fn inner_mtu(&self) -> u32 {
         self.mtu.saturating_sub(self.overhead())
+    }
+
+    /// The MTU of an overlay's devices, in bytes: its own, or the largest that leaves in one piece.
+    pub fn overlay_mtu(&self, spec: &config::Overlay) -> u32 {
+        spec.mtu.unwrap_or_else(|| self.inner_mtu())
     }
 }
 
@@ -69,7 +75,7 @@ pub struct DesiredOverlay {
 impl DesiredOverlay {
     /// The overlay with its static remotes and without ports.
     pub fn new(spec: config::Overlay, underlay: &UnderlayFacts) -> Self {
-        let mtu = spec.mtu.unwrap_or_else(|| underlay.inner_mtu());
+        let mtu = underlay.overlay_mtu(&spec);
         let of_static = spec.remotes.iter().filter(|remote| remote.install == config::Install::Static);
         let rows = of_static.flat_map(Row::of_remote).collect();
         Self { spec, mtu, ports: Vec::new(), rows }

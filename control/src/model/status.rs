@@ -35,7 +35,7 @@ pub(super) fn status(state: &State, now: Duration) -> Status {
 
 fn overlay(state: &State, spec: &Overlay) -> OverlayStatus {
     let segment = Segment::of(spec);
-    let of_underlay = |mtu| UnderlayFacts { ifindex: 0, mtu, local: state.config.underlay.local }.inner_mtu();
+    let over = |mtu| UnderlayFacts { ifindex: 0, mtu, local: state.config.underlay.local }.overlay_mtu(spec);
     let count = |install| spec.remotes.iter().filter(|remote| remote.install == install).count();
     let containers = spec.containers.iter().map(|container| {
         let reason = state.seen.away.get(&(segment, container.host_interface.to_string())).cloned();
@@ -55,7 +55,7 @@ fn overlay(state: &State, spec: &Overlay) -> OverlayStatus {
         netns: spec.netns.to_string(),
         bridge: spec.bridge.to_string(),
         vxlan: spec.vxlan.to_string(),
-        mtu: spec.mtu.or(state.seen.underlay_mtu.map(of_underlay)),
+        mtu: spec.mtu.or(state.seen.underlay_mtu.map(over)),
         containers: containers.collect(),
         remotes: RemoteCounts {
             static_: count(Install::Static),

@@ -11,6 +11,7 @@ use vxdp_control::api::status::{Fdb, RowStatus, Status};
 use vxdp_control::api::{Request, client};
 
 use crate::kernel_host::{Host, run};
+use crate::scenario::Scenario;
 
 /// How long anything may take on a machine that does other things as well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -20,35 +21,7 @@ pub(crate) const REMOTE: &str = "02:42:0a:00:00:03";
 
 /// The scenario's host 1. `remote` is its remote's `install`.
 pub(crate) fn config(host: &Host, install: &str) -> String {
-    format!(
-        r#"
-[underlay]
-device = "eth0"
-local = "192.168.10.21"
-[dataplane]
-mode = "kernel"
-[control]
-socket = "{}"
-[[overlay]]
-vni = 42
-netns = "overlay"
-bridge = "br0"
-vxlan = "vxlan1"
-gateway = "10.0.0.1/24"
-[[overlay.container]]
-attach = {{ netns = "c1" }}
-interface = "eth1"
-host_interface = "veth2"
-mac = "02:42:0a:00:00:02"
-address = "10.0.0.2/24"
-[[overlay.remote]]
-mac = "{REMOTE}"
-address = "10.0.0.3"
-vtep = "192.168.10.22"
-install = "{install}"
-"#,
-        socket(host).display()
-    )
+    Scenario { socket: &socket(host), install, ..Scenario::default() }.toml()
 }
 
 pub(crate) fn socket(host: &Host) -> PathBuf {

@@ -4,17 +4,19 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
-use vxdp_control::config::{Attach, Container, Df, IfName, Install, NsName, Overlay, Remote, Tos, Ttl};
+use vxdp_control::config::{self, Attach, Container, IfName, Install, NsName, Overlay, Remote};
 use vxdp_control::kernel::Kernel;
 use vxdp_control::kernel::desired::{Desired, DesiredOverlay, DesiredPort, UnderlayFacts};
 use vxdp_control::netns::Netns;
 use vxdp_dataplane::wire::{MacAddr, Vni};
+
+use crate::scenario::Scenario;
 
 /// A host whose NIC `eth0` has 192.168.10.21 and 2001:db8:10::21.
 pub(crate) struct Host {
@@ -183,31 +185,10 @@ pub(crate) fn if_name(text: &str) -> IfName {
     IfName::new(text).expect("a device name")
 }
 
-/// The overlay of the scenario, without containers and remotes.
+/// The overlay of the scenario with another VNI, without containers and remotes.
 pub(crate) fn overlay(vni: u32) -> Overlay {
-    Overlay {
-        vni: Vni::new(vni).expect("a VNI"),
-        port: 4789,
-        netns: NsName::new("overlay").expect("a name"),
-        bridge: if_name("br0"),
-        vxlan: if_name("vxlan1"),
-        gateway: vec!["10.0.0.1/24".parse().expect("a prefix")],
-        mtu: None,
-        learning: true,
-        proxy: true,
-        l2miss: true,
-        l3miss: true,
-        ageing: 300,
-        ttl: Ttl::Auto,
-        tos: Tos::Fixed(0),
-        df: Df::Unset,
-        udp_checksum: false,
-        source_ports: (49152, 65535),
-        mode: None,
-        flood: Vec::new(),
-        containers: Vec::new(),
-        remotes: Vec::new(),
-    }
+    let (containers, remotes) = (Vec::new(), Vec::new());
+    Overlay { vni: Vni::new(vni).expect("a VNI"), containers, remotes, ..scenario() }
 }
 
 pub(crate) fn container(netns: &str, host_interface: &str, mac_text: &str, addresses: &[&str]) -> Container {
@@ -227,9 +208,7 @@ pub(crate) fn remote(mac_text: &str, addresses: &[&str], vtep: &str) -> Remote {
 
 /// The scenario: host 1 with container c1, which must exist.
 pub(crate) fn scenario() -> Overlay {
-    Overlay {
-        containers: vec![container("c1", "veth2", "02:42:0a:00:00:02", &["10.0.0.2/24"])],
-        remotes: vec![remote("02:42:0a:00:00:03", &["10.0.0.3"], "192.168.10.22")],
-        ..overlay(42)
-    }
+    let text = Scenario::default().toml();
+    let loaded = config::parse(Path::new("scenario"), text.as_bytes()).expect("valid");
+    loaded.config.overlays.into_iter().next().expect("it has one")
 }

@@ -74,10 +74,7 @@ pub struct Underlay {
 impl Underlay {
     /// The address family of every outer packet.
     pub const fn family(&self) -> Family {
-        match self.local {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
+        Family::of(self.local)
     }
 }
 
