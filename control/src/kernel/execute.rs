@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use rtnetlink::Handle;
@@ -29,6 +29,13 @@ use crate::netns::Netns;
 /// returns at once, its devices go some 100 ms later. Less and `down` followed by `run` fails now and
 /// then; more only delays the message when somebody else really holds them.
 const PREDECESSOR: Duration = Duration::from_secs(3);
+
+/// How long a port that was set up may take until it carries frames. A busy kernel takes some 100 ms; a veth
+/// whose other end somebody has set down in between never does, and must not keep the rest waiting.
+const CARRIER: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at a port that does not carry frames yet.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Carries steps out. Connections live as long as this value, which must be short: each keeps its
 /// namespace alive, and with it the devices in there.
@@ -193,6 +200,40 @@ impl Executor {
         let handle = &mut self.space(&at.place)?.1;
         // RTM_NEWLINK without NLM_F_CREATE changes; unlike RTM_SETLINK it passes driver data on.
         ask(handle, RouteNetlinkMessage::NewLink(link), 0).await.map(drop)
+    }
+
+    /// Waits until the veths that `steps` have set up carry frames.
+    ///
+    /// Setting both ends up only queues the news of their carrier (`linkwatch_fire_event`,
+    /// net/core/link_watch.c); until the kernel has worked that off, the end on the bridge is a disabled port
+    /// and frames for the container are dropped without a word. Being asked about a single device, kernels
+    /// from 6.8 on do it at once.
+    pub(super) async fn wait_for_carriers(&mut self, steps: &[Step]) {
+        let deadline = Instant::now() + CARRIER;
+        for step in steps {
+            let Step::SetUp { at } = step else { continue };
+            while self.lacks_carrier(at).await && Instant::now() < deadline {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Whether the device is a veth that is not ready to carry frames. One that cannot be asked has gone.
+    async fn lacks_carrier(&mut self, at: &LinkAt) -> bool {
+        let Ok(index) = self.index(at).await else { return false };
+        let Ok((_, handle)) = self.space(&at.place) else { return false };
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let Ok(Some(RouteNetlinkMessage::NewLink(link))) =
+            ask(handle, RouteNetlinkMessage::GetLink(link), 0).await
+        else {
+            return false;
+        };
+        let is_veth = link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Veth)),
+            _ => false,
+        });
+        is_veth && !link.attributes.contains(&LinkAttribute::OperState(State::Up))
     }
 
     async fn address(&mut self, at: &LinkAt, address: IpNet, presence: Presence) -> Result<(), Refusal> {

@@ -91,7 +91,7 @@ impl Kernel {
         observe::observe(desired, self.ledger.created()).await
     }
 
-    /// Makes the host look as desired.
+    /// Makes the host look as desired; when it returns, new ports carry frames.
     ///
     /// On failure what this call created is removed again and what it changed is changed back, newest
     /// first; removals of what was not wanted any more stay.
@@ -101,6 +101,7 @@ impl Kernel {
         let Plan { steps, notes } = plan(desired, &observed, &self.ledger)?;
         let mut executor = Executor::new(self.host.clone(), &observed);
         self.carry_out(&mut executor, &steps).await?;
+        executor.wait_for_carriers(&steps).await;
         Ok(Report { steps, notes })
     }
 
