@@ -79,6 +79,7 @@ pub struct Daemon {
 Examples:
   sudo vxdp run --config /etc/vxdp/host1.toml
   sudo vxdp run --config host1.toml --mode kernel --log-format json -v
+  sudo vxdp run --config /etc/vxdp/host1.toml --takeover     # upgrade in place, under traffic
 
 A signal (Ctrl-C, SIGTERM) ends the daemon and leaves the overlay forwarding; `vxdp down` removes it.")]
 pub struct RunArgs {
@@ -88,6 +89,10 @@ pub struct RunArgs {
     /// What carries known unicast; wins over the configuration. Example: --mode kernel
     #[arg(long)]
     pub mode: Option<Mode>,
+    /// Takes over from a daemon that runs with the same socket: that one stops, this one goes on in its place.
+    /// Example: --takeover
+    #[arg(long)]
+    pub takeover: bool,
     /// Form of the log on standard error. Example: --log-format json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -39,7 +39,16 @@ pub enum Error {
 
 /// Asks the daemon at `socket` and reads its answer.
 pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, Error> {
-    let line = exchange(socket, request).map_err(|source| match source.kind() {
+    ask_within(PATIENCE, socket, request)
+}
+
+/// As [`ask`], with a time in which the answer must come.
+pub fn ask_within<T: DeserializeOwned>(
+    patience: Duration,
+    socket: &Path,
+    request: &Request,
+) -> Result<T, Error> {
+    let line = exchange(patience, socket, request).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Error::NoDaemon { socket: socket.to_owned() }
         }
@@ -51,10 +60,10 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, E
     }
 }
 
-fn exchange(socket: &Path, request: &Request) -> io::Result<Vec<u8>> {
+fn exchange(patience: Duration, socket: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(&to_line(request)?)?;
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line)?;

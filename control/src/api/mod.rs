@@ -58,6 +58,9 @@ pub enum Request {
     },
     /// Removes everything the configuration created, then stops.
     Down,
+    /// Stops and leaves the overlay forwarding, for the daemon that asks and will take over; the answer comes
+    /// when that one may begin.
+    HandOver,
 }
 
 /// A remote container, as an operator names it.
@@ -199,6 +202,7 @@ mod tests {
             Request::FdbDel { vni: 42, port: Some(4789), mac },
             Request::Mode { vni: Some(42), mode: Mode::Xdp },
             Request::Down,
+            Request::HandOver,
         ] {
             let line = to_line(&request).expect("a line");
             assert_eq!(read_request(&line), Ok(request));

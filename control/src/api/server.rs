@@ -41,7 +41,7 @@ pub struct Call {
 pub enum Error {
     /// Another daemon holds the lock.
     #[error(
-        "another vxdp{} serves {}; stop it, or give this one its own [control] socket",
+        "another vxdp{} serves {}; stop it, take over with --takeover, or give this one its own [control] socket",
         .pid.map_or_else(String::new, |pid| format!(" (pid {pid})")), .socket.display()
     )]
     Taken {

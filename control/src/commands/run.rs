@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::cli::RunArgs;
 use crate::config::{self, Config, Loaded, Mode};
-use crate::daemon;
+use crate::daemon::{self, IfRunning};
 use crate::netns::Netns;
 use crate::preflight;
 
@@ -23,7 +23,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let reload = move || load(&file, mode).map(|loaded| loaded.config).map_err(|error| format!("{error:#}"));
     runtime.block_on(async {
         preflight::check(&loaded, &host).await?;
-        daemon::run(host, loaded.config, Box::new(reload)).await?;
+        let if_running = if args.takeover { IfRunning::TakeOver } else { IfRunning::Refuse };
+        daemon::run(host, loaded.config, if_running, Box::new(reload)).await?;
         Ok(())
     })
 }

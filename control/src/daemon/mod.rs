@@ -13,6 +13,7 @@ mod notes;
 mod places;
 mod rows;
 mod service;
+mod takeover;
 mod watches;
 mod worker;
 
@@ -25,13 +26,14 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal as Signum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use self::log::Log;
 use self::notes::Notes;
 use self::service::Service;
+pub use self::takeover::IfRunning;
 use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
@@ -41,7 +43,7 @@ use crate::engine::pilot::{self, Pilot};
 use crate::kernel::desired::Row;
 use crate::kernel::{Kernel, KernelError, Report, vxlan_of};
 use crate::model::remembered::Remembered;
-use crate::model::{self, Change, Client, Event, State};
+use crate::model::{self, Change, Client, Ending, Event, State};
 use crate::netns::Netns;
 use crate::segment::Segment;
 
@@ -60,6 +62,9 @@ pub enum Error {
     /// The socket cannot be had.
     #[error(transparent)]
     Api(#[from] server::Error),
+    /// Another daemon does not let go of it.
+    #[error(transparent)]
+    Takeover(#[from] takeover::Error),
     /// The ledger cannot be used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -91,11 +96,12 @@ pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
 /// Builds the overlays of `config`, whose underlay is in `host`, and keeps them as configured until a signal
 /// or a client ends it.
 ///
-/// SIGTERM and SIGINT leave the kernel overlay forwarding; SIGHUP calls `reload`.
-pub async fn run(host: Netns, config: Config, reload: Reload) -> Result<(), Error> {
+/// SIGTERM and SIGINT leave the kernel overlay forwarding, and so does another daemon that takes over; SIGHUP
+/// calls `reload`.
+pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Reload) -> Result<(), Error> {
     let signals = Signals::new().map_err(system("listen for signals"))?;
     let config = Arc::new(config);
-    let claim = Claim::new(&config.control.socket)?;
+    let claim = block_in_place(|| takeover::claim(&config.control.socket, if_running))?;
     let mut kernel = Kernel::open(host.clone(), &ledger_beside(&config.control.socket)).await?;
     let remembered = remember(&mut kernel, &host, &config).await?;
     let notes_path = Notes::path_beside(&config.control.socket);
@@ -221,8 +227,9 @@ struct Daemon {
 
 /// The end of the main loop.
 struct Ended {
-    /// Who wants everything removed, if somebody does.
-    remove_for: Option<oneshot::Sender<Answer>>,
+    why: Ending,
+    /// Where the client that wanted it waits.
+    answer: Option<oneshot::Sender<Answer>>,
 }
 
 impl Daemon {
@@ -262,9 +269,14 @@ impl Daemon {
         while !changes.is_empty() {
             for change in std::mem::take(&mut changes) {
                 match change {
-                    Change::Stop(client) => {
-                        let remove_for = client.and_then(|client| self.asking.remove(&client));
-                        return Some(Ended { remove_for });
+                    Change::Stop(why) => {
+                        let answer = match why {
+                            Ending::Told => None,
+                            Ending::Removing(client) | Ending::HandingOver(client) => {
+                                self.asking.remove(&client)
+                            }
+                        };
+                        return Some(Ended { why, answer });
                     }
                     Change::Load => {
                         self.service.reloading();
@@ -365,8 +377,8 @@ struct Stopping<'a> {
 }
 
 impl Ended {
-    /// Stops the rest in order: no new clients, no new jobs, the job under way to its end, removal if it is
-    /// wanted, last answers.
+    /// Stops the rest in order: no new clients, no new jobs, the job under way to its end, the fast path, removal
+    /// if it is wanted, last answers.
     async fn finish(self, stopping: Stopping<'_>, claim: Claim) -> Result<(), Error> {
         let Stopping { worker, pilot, api, mut background, clients, notes_path } = stopping;
         api.abort();
@@ -374,14 +386,16 @@ impl Ended {
         background.shutdown().await;
         let kernel = worker.await.map_err(|error| Error::Build(format!("the worker broke: {error}")))?;
         pilot.stop().await;
-        let mut outcome = Ok(());
-        if let Some(client) = self.remove_for {
-            let (answer, removed) = remove(kernel, notes_path).await;
-            outcome = removed;
+        let (answer, outcome) = match self.why {
+            Ending::Removing(_) => remove(kernel, notes_path).await,
+            Ending::Told | Ending::HandingOver(_) => (Answer::done(), Ok(())),
+        };
+        // The lock goes before the answer: who asked may start a new daemon at once, or is one.
+        drop(claim);
+        if let Some(client) = self.answer {
+            // The client may have hung up.
             let _ = client.send(answer);
         }
-        // The lock goes before the answer is read: who asked for `down` may start a new daemon at once.
-        drop(claim);
         clients.close();
         let _ = timeout(LAST_ANSWERS, clients.wait()).await;
         outcome

@@ -132,8 +132,19 @@ pub enum Change {
     Load,
     /// Log.
     Log(Say),
-    /// Stop; for a client that asked for it, after removing everything.
-    Stop(Option<Client>),
+    /// Stop.
+    Stop(Ending),
+}
+
+/// Why the daemon stops, and who waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A signal; the overlay goes on forwarding.
+    Told,
+    /// A client wants everything removed.
+    Removing(Client),
+    /// Another daemon takes over; the overlay goes on forwarding.
+    HandingOver(Client),
 }
 
 /// All that the daemon knows.
@@ -220,7 +231,7 @@ pub fn apply(state: &mut State, now: Duration, event: Event) -> Vec<Change> {
         Event::Loaded(result) => loaded(state, now, result, &mut changes),
         Event::Stop => {
             state.stopping = true;
-            changes.extend([Change::Log(Say::Stopping), Change::Stop(None)]);
+            changes.extend([Change::Log(Say::Stopping), Change::Stop(Ending::Told)]);
         }
     }
     if !state.stopping && state.schedule.start(now) {

@@ -7,7 +7,7 @@ use vxdp_dataplane::wire::{MacAddr, Vni};
 
 use super::remembered::{Note, rows_of};
 use super::say::Say;
-use super::{Change, Client, SeenRow, State, status};
+use super::{Change, Client, Ending, SeenRow, State, status};
 use crate::api::status::{Fdb, Origin, RowStatus};
 use crate::api::{Answer, Kind, Request, Station};
 use crate::config::{Install, Overlay};
@@ -50,7 +50,12 @@ pub(super) fn ask(
         Request::FdbDel { vni, port, mac } => delete(state, client, vni, port, mac, changes),
         Request::Down => {
             state.stopping = true;
-            changes.extend([Change::Log(Say::Removing), Change::Stop(Some(client))]);
+            changes.extend([Change::Log(Say::Removing), Change::Stop(Ending::Removing(client))]);
+            Ok(())
+        }
+        Request::HandOver => {
+            state.stopping = true;
+            changes.extend([Change::Log(Say::HandingOver), Change::Stop(Ending::HandingOver(client))]);
             Ok(())
         }
     };

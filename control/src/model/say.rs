@@ -95,6 +95,8 @@ pub enum Say {
     },
     /// The daemon ends.
     Stopping,
+    /// Another daemon takes over.
+    HandingOver,
     /// It removes everything first.
     Removing,
 }
@@ -120,6 +122,7 @@ impl Say {
             Self::Reloaded => "reloaded",
             Self::NotReloaded { .. } => "not-reloaded",
             Self::Stopping => "stopping",
+            Self::HandingOver => "handing-over",
             Self::Removing => "removing",
         }
     }
@@ -182,6 +185,9 @@ impl fmt::Display for Say {
             Self::NotReloaded { error } => write!(f, "the old configuration stays in force: {error}"),
             Self::Removing => f.write_str("removing everything the configuration created, then stopping"),
             Self::Stopping => f.write_str("stopping; the kernel overlay goes on forwarding"),
+            Self::HandingOver => {
+                f.write_str("handing over to another daemon; the kernel overlay goes on forwarding")
+            }
         }
     }
 }
