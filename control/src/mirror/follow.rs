@@ -8,9 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -21,16 +19,17 @@ use vxdp_dataplane::wire::MacAddr;
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use super::fdb::Fdb;
 use super::link::{find_underlay, name_of};
-use super::message::{NeighbourRow, Row};
+use super::message::Row;
 use super::query;
-use super::state::{Change, Effects, Mirror};
+use super::state::Mirror;
+use super::work::Work;
 use crate::netns::Netns;
 use crate::watch::{Notice, Watch};
 
 /// MACs and VTEPs mirrored per overlay; more stay with the kernel.
 ///
 /// Two million rows take about 200 MiB here and as much in the tables: the stated one million fit with room.
-const CAPACITY: usize = 2 << 20;
+pub(super) const CAPACITY: usize = 2 << 20;
 
 /// Notices that wait between a watch and the follower. Few on purpose: the kernel's buffer is the queue.
 const NOTICES: usize = 16;
@@ -43,11 +42,11 @@ const BURST: usize = 1024;
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 const AUDIT_SHARE: u32 = 50;
 
-struct Namespace {
-    handle: Handle,
-    overlays: Vec<OverlayId>,
+pub(super) struct Namespace {
+    pub(super) handle: Handle,
+    pub(super) overlays: Vec<OverlayId>,
     /// Devices of our names, as the last dump found them.
-    devices: HashMap<String, u32>,
+    pub(super) devices: HashMap<String, u32>,
 }
 
 /// Which watch a notice came from.
@@ -59,19 +58,19 @@ enum From {
 
 /// The follower's task.
 pub struct Follower {
-    sources: Vec<Source>,
-    underlay_name: String,
-    underlay: Option<UnderlayLink>,
-    host: Handle,
-    namespaces: Vec<Namespace>,
-    mirror: Mirror,
+    pub(super) sources: Vec<Source>,
+    pub(super) underlay_name: String,
+    pub(super) underlay: Option<UnderlayLink>,
+    pub(super) host: Handle,
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) mirror: Mirror,
     notices: mpsc::Receiver<(From, io::Result<Notice>)>,
     kept: BTreeSet<IpAddr>,
     counters: FollowCounters,
     _watches: JoinSet<()>,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Follower {
     /// Subscribes in the host's and every overlay's namespace.
@@ -195,7 +194,9 @@ impl Follower {
             (From::Host, M::NewNeighbour(message)) => self.neighbour(message, true, work),
             (From::Host, M::DelNeighbour(message)) => self.neighbour(message, false, work),
             (From::Host, M::NewLink(link) | M::DelLink(link)) => {
-                work.host |= name_of(link) == Some(self.underlay_name.as_str());
+                // One that is given another name says so under the new one.
+                let is_it = self.underlay.is_some_and(|known| known.device == link.header.index);
+                work.host |= is_it || name_of(link) == Some(self.underlay_name.as_str());
             }
             (From::Host, _) => work.routes = true,
             (From::Overlay(namespace), M::NewNeighbour(message)) => {
@@ -248,13 +249,13 @@ impl Follower {
     }
 
     /// Whether a device of ours has this name.
-    fn ours(&self, namespace: usize, name: &str) -> bool {
+    pub(super) fn ours(&self, namespace: usize, name: &str) -> bool {
         let overlays = self.namespaces[namespace].overlays.iter();
         let mut sources = overlays.map(|overlay| &self.sources[usize::from(overlay.get())]);
         sources.any(|source| source.names().any(|ours| ours == name))
     }
 
-    fn overlay_of(&self, namespace: usize, row: &Row) -> Option<OverlayId> {
+    pub(super) fn overlay_of(&self, namespace: usize, row: &Row) -> Option<OverlayId> {
         let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
         overlays.iter().copied().find(|overlay| {
             let source = &self.sources[usize::from(overlay.get())];
@@ -267,7 +268,7 @@ impl Follower {
     }
 
     /// Does what the notifications asked for: dumps, route lookups.
-    async fn settle(&mut self, mut work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+    pub(super) async fn settle(&mut self, mut work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
         if work.host {
             self.dump_host(&mut work, out).await?;
         }
@@ -288,91 +289,6 @@ impl Follower {
             out.push(Fact::Changes(work.changes));
         }
         Ok(())
-    }
-
-    async fn dump_all(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
-        let namespaces = (0..self.namespaces.len()).collect();
-        let work = Work { host: true, routes: true, namespaces, ..Work::default() };
-        self.settle(work, out).await
-    }
-
-    async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
-        let link = find_underlay(&self.host, &self.underlay_name).await?;
-        if link != self.underlay {
-            self.underlay = link;
-            out.push(Fact::Underlay(link));
-            work.routes = true;
-        }
-        let mut rows: Vec<NeighbourRow> = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let dump: Vec<Row> = query::rows(&self.host, family).try_collect().await?;
-            rows.extend(dump.iter().filter_map(|row| match row {
-                Row::Neighbour(row) => Some(*row),
-                _ => None,
-            }));
-        }
-        work.take(self.mirror.neighbours_dumped(link.map_or(0, |link| link.device), &rows));
-        Ok(())
-    }
-
-    async fn dump_namespace(
-        &mut self,
-        namespace: usize,
-        work: &mut Work,
-        out: &mut Vec<Fact>,
-    ) -> Result<(), Failure> {
-        let handle = self.namespaces[namespace].handle.clone();
-        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
-        let devices: HashMap<String, u32> =
-            links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect();
-        let old = std::mem::replace(&mut self.namespaces[namespace].devices, devices);
-        self.port_facts(namespace, &old, work, out);
-        let mut fresh: HashMap<OverlayId, Fdb> = HashMap::new();
-        for overlay in &self.namespaces[namespace].overlays {
-            let source = &self.sources[usize::from(overlay.get())];
-            let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
-            fresh.insert(*overlay, Fdb::new(source.vni, source.port, vxlan));
-        }
-        let mut rows = Box::pin(query::rows(&handle, AddressFamily::Bridge));
-        while let Some(row) = rows.try_next().await? {
-            let fdb = self.overlay_of(namespace, &row).and_then(|overlay| fresh.get_mut(&overlay));
-            let Some(fdb) = fdb.filter(|fdb| fdb.len() < CAPACITY || fdb.knows(&row)) else { continue };
-            match row {
-                Row::Bridge(row) => fdb.bridge_row(&row),
-                Row::Tunnel(row) => fdb.tunnel_row(&row),
-                Row::Neighbour(_) => None,
-            };
-        }
-        for (overlay, fdb) in fresh {
-            work.take(self.mirror.dumped(overlay, fdb));
-        }
-        Ok(())
-    }
-
-    fn port_facts(
-        &mut self,
-        namespace: usize,
-        old: &HashMap<String, u32>,
-        work: &mut Work,
-        out: &mut Vec<Fact>,
-    ) {
-        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
-        for overlay in overlays.iter().copied() {
-            for (port, name) in self.sources[usize::from(overlay.get())].ports.iter().enumerate() {
-                let (before, after) = (old.get(name), devices.get(name));
-                if before == after {
-                    continue;
-                }
-                if let Some(device) = before.copied() {
-                    work.take(self.mirror.port_down(overlay, device));
-                    out.push(Fact::PortVanished { overlay, port, device });
-                }
-                if let Some(device) = after.copied() {
-                    out.push(Fact::PortAppeared { overlay, port, device });
-                }
-            }
-        }
     }
 
     async fn ask(&mut self, ask: Ask, out: &mut Vec<Fact>) -> Result<(), Failure> {
@@ -419,23 +335,6 @@ impl Follower {
         for hop in self.kept.difference(wanted) {
             let _ = query::release(&self.host, device, *hop).await;
         }
-    }
-}
-
-/// What a burst of notifications asks for.
-#[derive(Default)]
-struct Work {
-    changes: Vec<Change>,
-    ask_route: Vec<IpAddr>,
-    routes: bool,
-    host: bool,
-    namespaces: BTreeSet<usize>,
-}
-
-impl Work {
-    fn take(&mut self, effects: Effects) {
-        self.changes.extend(effects.changes);
-        self.ask_route.extend(effects.ask_route);
     }
 }
 

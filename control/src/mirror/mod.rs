@@ -3,8 +3,10 @@
 //! The kernel is the one source of truth in both modes.
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
 //! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
-//! [`follow`] does the I/O, with the requests of [`query`].
+//! [`follow`] does the I/O: `dump` reads everything there is, `work` gathers what a burst of notifications asks
+//! for, [`query`] has the requests.
 
+mod dump;
 pub mod fact;
 pub mod fdb;
 pub mod follow;
@@ -13,3 +15,4 @@ pub mod message;
 pub mod nexthop;
 pub mod query;
 pub mod state;
+mod work;

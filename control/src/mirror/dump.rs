@@ -1,0 +1,103 @@
+//! Reading everything there is: at the start, after lost notifications, and for audits.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::LinkMessage;
+use vxdp_dataplane::OverlayId;
+
+use super::fact::Fact;
+use super::fdb::Fdb;
+use super::follow::{CAPACITY, Failure, Follower, Namespace};
+use super::link::{find_underlay, name_of};
+use super::message::{NeighbourRow, Row};
+use super::query;
+use super::work::Work;
+
+impl Follower {
+    pub(super) async fn dump_all(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let namespaces = (0..self.namespaces.len()).collect();
+        let work = Work { host: true, routes: true, namespaces, ..Work::default() };
+        self.settle(work, out).await
+    }
+
+    pub(super) async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let link = find_underlay(&self.host, &self.underlay_name).await?;
+        if link != self.underlay {
+            self.underlay = link;
+            out.push(Fact::Underlay(link));
+            work.routes = true;
+        }
+        let mut rows: Vec<NeighbourRow> = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let dump: Vec<Row> = query::rows(&self.host, family).try_collect().await?;
+            rows.extend(dump.iter().filter_map(|row| match row {
+                Row::Neighbour(row) => Some(*row),
+                _ => None,
+            }));
+        }
+        work.take(self.mirror.neighbours_dumped(link.map_or(0, |link| link.device), &rows));
+        Ok(())
+    }
+
+    pub(super) async fn dump_namespace(
+        &mut self,
+        namespace: usize,
+        work: &mut Work,
+        out: &mut Vec<Fact>,
+    ) -> Result<(), Failure> {
+        let handle = self.namespaces[namespace].handle.clone();
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
+        let devices: HashMap<String, u32> =
+            links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect();
+        let old = std::mem::replace(&mut self.namespaces[namespace].devices, devices);
+        self.port_facts(namespace, &old, work, out);
+        let mut fresh: HashMap<OverlayId, Fdb> = HashMap::new();
+        for overlay in &self.namespaces[namespace].overlays {
+            let source = &self.sources[usize::from(overlay.get())];
+            let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
+            fresh.insert(*overlay, Fdb::new(source.vni, source.port, vxlan));
+        }
+        let mut rows = Box::pin(query::rows(&handle, AddressFamily::Bridge));
+        while let Some(row) = rows.try_next().await? {
+            let fdb = self.overlay_of(namespace, &row).and_then(|overlay| fresh.get_mut(&overlay));
+            let Some(fdb) = fdb.filter(|fdb| fdb.len() < CAPACITY || fdb.knows(&row)) else { continue };
+            match row {
+                Row::Bridge(row) => fdb.bridge_row(&row),
+                Row::Tunnel(row) => fdb.tunnel_row(&row),
+                Row::Neighbour(_) => None,
+            };
+        }
+        for (overlay, fdb) in fresh {
+            work.take(self.mirror.dumped(overlay, fdb));
+        }
+        Ok(())
+    }
+
+    fn port_facts(
+        &mut self,
+        namespace: usize,
+        old: &HashMap<String, u32>,
+        work: &mut Work,
+        out: &mut Vec<Fact>,
+    ) {
+        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
+        for overlay in overlays.iter().copied() {
+            for (port, name) in self.sources[usize::from(overlay.get())].ports.iter().enumerate() {
+                let (before, after) = (old.get(name), devices.get(name));
+                if before == after {
+                    continue;
+                }
+                if let Some(device) = before.copied() {
+                    work.take(self.mirror.port_down(overlay, device));
+                    out.push(Fact::PortVanished { overlay, port, device });
+                }
+                if let Some(device) = after.copied() {
+                    out.push(Fact::PortAppeared { overlay, port, device });
+                }
+            }
+        }
+    }
+}
