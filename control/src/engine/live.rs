@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
-use tokio::time::{Instant, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use vxdp_dataplane::table::{Change as TableChange, Port, Publisher, Underlay};
 use vxdp_dataplane::worker::{Worker, WorkerExit};
 use vxdp_dataplane::{OverlayId, PortId, Stats, VtepId};
@@ -33,12 +33,12 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// How long the last frames may take out of the rings when the engine stops.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How often the rows that traffic keeps alive are refreshed in the kernel, at least four times in the
-/// shortest ageing time. More often costs a walk over all rows each time.
-const REFRESH: Duration = Duration::from_secs(15);
-
 /// How often the namespaces are compared with their names.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often ports that take no part are tried again: somebody may have taken another program off the device.
+/// The kernel carries their frames meanwhile, and a try takes a few milliseconds.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// The NIC's part.
 pub(super) struct Nic {
@@ -65,6 +65,8 @@ pub(super) struct Live {
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) nic: Nic,
     pub(super) ports: Vec<ServedPort>,
+    /// By device: the last reason that was logged why its port takes no part.
+    pub(super) told: HashMap<u32, String>,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) facts: mpsc::Receiver<Vec<Fact>>,
     pub(super) follower: JoinHandle<()>,
@@ -85,8 +87,12 @@ impl Live {
 
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), EngineError> {
         let begun = Instant::now();
-        let mut refresh = interval_at(begun + REFRESH, REFRESH);
+        let pause = settings::refresh(&self.config);
+        let mut refresh = interval_at(begun + pause, pause);
+        // A round that took long must not be made up for by several at once.
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval_at(begun + LOOK, LOOK);
+        let mut again = interval_at(begun + TRY_AGAIN, TRY_AGAIN);
         loop {
             tokio::select! {
                 facts = self.facts.recv() => {
@@ -111,6 +117,7 @@ impl Live {
                     return Err(EngineError::Lost(format!("the worker of queue {queue} ended: {exit:?}")));
                 }
                 _ = refresh.tick() => self.refresh().await,
+                _ = again.tick() => self.try_ports_again().await?,
                 _ = look.tick() => {
                     self.publisher.free_retired();
                     self.compare_namespaces()?;
@@ -179,22 +186,41 @@ impl Live {
         let mut port = ServedPort::new(id, overlay, position, device, spec.vni.get());
         if let Err(trouble) = port.switch_offloads_off(container).await {
             port.give_up(trouble);
-            self.ports.push(port);
+            self.leave_to_the_kernel(port);
             return Ok(());
         }
         self.publish(&[TableChange::Port(id, Some(self.table_port(overlay)))])?;
         let mode = self.config.dataplane.attach;
         let instance = self.programs.port(id)?;
         let attached = block_in_place(|| port.attach(instance, &self.workers, mode));
-        if let Err(error) = attached {
+        if attached.is_err() {
             // The container may have gone in the meantime; then the next fact says so.
-            tracing::warn!(device = port.device.name, "port stays with the kernel: {}", chain(&error));
-            self.ports.push(port);
+            self.leave_to_the_kernel(port);
             return Ok(());
         }
+        self.told.remove(&index);
         self.maps.set_port(id, self.map_port(overlay))?;
         self.ports.push(port);
         self.ask(Ask::PortUp { overlay, device: index, port: id }).await;
+        Ok(())
+    }
+
+    /// Keeps a port that takes no part, and logs why unless that is known.
+    fn leave_to_the_kernel(&mut self, port: ServedPort) {
+        let why = port.trouble().to_owned();
+        if self.told.insert(port.device.index, why.clone()).as_ref() != Some(&why) {
+            tracing::warn!(device = port.device.name, "port stays with the kernel: {why}");
+        }
+        self.ports.push(port);
+    }
+
+    async fn try_ports_again(&mut self) -> Result<(), EngineError> {
+        let left = self.ports.iter().filter(|port| !port.serves());
+        let left: Vec<_> = left.map(|port| (port.overlay, port.position, port.device.index)).collect();
+        for (overlay, position, device) in left {
+            self.remove_port(overlay, position).await?;
+            self.add_port(overlay, position, device).await?;
+        }
         Ok(())
     }
 

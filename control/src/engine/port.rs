@@ -103,6 +103,11 @@ impl ServedPort {
         self.trouble = Some(trouble);
     }
 
+    /// Why the port takes no part; empty if it does.
+    pub(super) fn trouble(&self) -> &str {
+        self.trouble.as_deref().unwrap_or_default()
+    }
+
     /// Whether frames of the port may be redirected.
     pub(super) fn serves(&self) -> bool {
         self.instance.is_some()

@@ -1,11 +1,17 @@
 //! The configuration in the words of the dataplane.
 
+use std::time::Duration;
+
 use vxdp_dataplane::worker::{PollMode, UmemSpec, ZeroCopy};
 
 use super::compile::Path;
-use crate::config;
+use crate::config::{self, Config};
 use crate::kernel::desired::UnderlayFacts;
 use crate::netns::Netns;
+
+/// How often the rows that traffic keeps alive are refreshed in the kernel, where no overlay's ageing time asks
+/// for more. Each time costs a walk over all rows.
+const REFRESH: Duration = Duration::from_secs(15);
 
 /// What the kernel keeps free in front of each received frame (`XDP_PACKET_HEADROOM`, `include/uapi/linux/bpf.h`).
 const HEADROOM: u32 = 256;
@@ -29,6 +35,12 @@ pub(super) fn umem(dataplane: &config::Dataplane, mtu: u32) -> UmemSpec {
 /// Longest frame that the memory takes, in bytes.
 pub(super) fn longest(umem: &UmemSpec) -> u32 {
     umem.frame_size - HEADROOM
+}
+
+/// How often the rows that traffic keeps alive are refreshed: at least four times in the shortest ageing time.
+pub(super) fn refresh(config: &Config) -> Duration {
+    let ageing = config.overlays.iter().map(|overlay| Duration::from_secs(overlay.ageing.into()) / 4);
+    ageing.min().map_or(REFRESH, |shortest| shortest.min(REFRESH))
 }
 
 /// How a worker waits.

@@ -83,6 +83,7 @@ impl Live {
             stats,
             nic,
             ports: Vec::new(),
+            told: HashMap::new(),
             asks,
             facts,
             follower,
