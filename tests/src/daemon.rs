@@ -70,7 +70,15 @@ impl Host {
 
     /// Starts `vxdp run` and waits until it says that it is ready.
     pub fn start_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
-        let (ready, mut daemon) = self.spawn_vxdp(config, mode)?;
+        self.when_ready(self.spawn_vxdp(config, mode)?)
+    }
+
+    /// Starts `vxdp run --takeover` beside a daemon that runs, and waits until it says that it is ready.
+    pub fn take_over_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
+        self.when_ready(self.spawn(config, mode, &["--takeover"])?)
+    }
+
+    fn when_ready(&self, (ready, mut daemon): (UnixDatagram, Daemon)) -> Result<Daemon> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && !crate::interrupted() {
             let mut buffer = [0; 4096];
@@ -92,6 +100,10 @@ impl Host {
 
     /// Starts `vxdp run` without waiting; the socket receives what it tells the service manager.
     pub fn spawn_vxdp(&self, config: &Path, mode: Mode) -> Result<(UnixDatagram, Daemon)> {
+        self.spawn(config, mode, &[])
+    }
+
+    fn spawn(&self, config: &Path, mode: Mode, words: &[&str]) -> Result<(UnixDatagram, Daemon)> {
         let path = self.dir().join(format!("{}.notify", self.name()));
         // Left over from an earlier run on this host.
         let _ = std::fs::remove_file(&path);
@@ -100,7 +112,7 @@ impl Host {
         let log = self.daemon_log();
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
-        command.arg(config).args(["--mode", mode.as_str()]).env("NOTIFY_SOCKET", &path);
+        command.arg(config).args(["--mode", mode.as_str()]).args(words).env("NOTIFY_SOCKET", &path);
         command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
         let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
         Ok((socket, Daemon { child, log }))

@@ -48,6 +48,17 @@ impl Host {
         })
     }
 
+    /// Waits until userspace has put `frames` more frames into tunnels; they must be on their way meanwhile.
+    pub fn wait_for_userspace(&self, frames: u64) -> Result<()> {
+        let mut before = self.frames()?.xdp.encap;
+        wait_until(&format!("userspace carries {frames} more frames"), Duration::from_secs(15), || {
+            let now = self.frames()?.xdp.encap;
+            // A fast path that starts counts from zero.
+            before = before.min(now);
+            Ok(now - before >= frames)
+        })
+    }
+
     /// Waits until userspace carries the frames of every remote container: their VTEPs are resolved.
     ///
     /// A container of this host is known once it has sent a frame, which the kernel carries.

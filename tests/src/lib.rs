@@ -47,7 +47,7 @@ pub use leftover::Before;
 pub use ovs::{Ovs, OvsHosts, OvsPorts};
 pub use ping::{Ping, Pinged, RoundTrip, RunningPing};
 pub use place::Place;
-pub use probe::{Probe, Probed, Stream, Streamed};
+pub use probe::{Cost, Load, Probe, Probed, Stream, Streamed};
 pub use segment::{Family, Member, Segment, config_of, deploy, underlay_address};
 pub use traffic::{tcp_transfer, udp_exchange};
 pub use two_hosts::{Attachment, KeptTwoHosts, TwoHosts, VNI, VXLAN_PORT};

@@ -6,13 +6,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::place::Place;
+use crate::wait::wait_until;
 
 /// How often blocked calls look whether they should end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -41,6 +42,7 @@ pub struct Probed {
 #[derive(Debug)]
 pub struct Probe {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     echo: JoinHandle<()>,
     client: JoinHandle<Result<Probed>>,
 }
@@ -63,8 +65,18 @@ impl Probe {
         let ended = Arc::clone(&stop);
         let route = format!("{} → {} ({address})", from.label(), to.label());
         first_answer(&client).with_context(|| route.clone())?;
-        let client = std::thread::spawn(move || ask(&client, interval, &ended).context(route));
-        Ok(Self { stop, echo, client })
+        let answered = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&answered);
+        let client = std::thread::spawn(move || ask(&client, interval, &ended, &count).context(route));
+        Ok(Self { stop, answered, echo, client })
+    }
+
+    /// Waits until `answers` more answers have come.
+    pub fn wait_for(&self, answers: usize) -> Result<()> {
+        let wanted = self.answered.load(Ordering::Relaxed) + answers;
+        wait_until(&format!("{answers} more answers have come"), STALLED, || {
+            Ok(self.answered.load(Ordering::Relaxed) >= wanted)
+        })
     }
 
     /// Ends it and waits for the last answers.
@@ -103,7 +115,7 @@ fn first_answer(client: &UdpSocket) -> Result<()> {
     bail!("no answer to the first datagram")
 }
 
-fn ask(client: &UdpSocket, interval: Duration, stop: &AtomicBool) -> Result<Probed> {
+fn ask(client: &UdpSocket, interval: Duration, stop: &AtomicBool, answered: &AtomicUsize) -> Result<Probed> {
     // By number: answers so far.
     let mut answers: Vec<u8> = vec![1];
     let (mut missing, mut doubled, mut gap) = (0, 0, Duration::ZERO);
@@ -141,6 +153,7 @@ fn ask(client: &UdpSocket, interval: Duration, stop: &AtomicBool) -> Result<Prob
             _ => doubled += 1,
         }
         *answer = answer.saturating_add(1);
+        answered.fetch_add(1, Ordering::Relaxed);
         gap = gap.max(last_answer.elapsed());
         last_answer = Instant::now();
     }
@@ -192,6 +205,60 @@ impl Stream {
         let (sent, (bytes, stall)) = (sent.context("while sending")?, received.context("while receiving")?);
         ensure!(sent == bytes, "{bytes} of {sent} bytes came");
         Ok(Streamed { bytes, stall })
+    }
+}
+
+/// A probe one way and a stream the other way between two containers, while something happens.
+#[derive(Debug)]
+pub struct Load {
+    probe: Probe,
+    stream: Stream,
+}
+
+/// What an event cost the traffic that ran meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Of the datagrams.
+    pub probe: Probed,
+    /// Of the stream.
+    pub stream: Streamed,
+}
+
+/// Time between two datagrams of a load: many in the shortest outage that is told apart, few enough to leave a
+/// small machine room for the stream.
+const PACE: Duration = Duration::from_millis(2);
+
+impl Load {
+    /// Starts both between `[from, to]`; returns when traffic flows.
+    pub fn start(between: [(&Place, IpAddr); 2]) -> Result<Self> {
+        let [(one, address1), (two, address2)] = between;
+        let probe = Probe::start(one, two, address2, PACE)?;
+        let stream = Stream::start(two, one, address1)?;
+        probe.wait_for(100)?;
+        Ok(Self { probe, stream })
+    }
+
+    /// Waits until `answers` more datagrams have been answered.
+    pub fn wait_for(&self, answers: usize) -> Result<()> {
+        self.probe.wait_for(answers)
+    }
+
+    /// Ends both once traffic has flowed for a while after what happened; an error if the stream broke.
+    pub fn stop(self) -> Result<Cost> {
+        let flowed = self.probe.wait_for(100);
+        // The stream has ended before the probe waits for late answers, of which it would make some.
+        let stream = self.stream.stop();
+        let probe = self.probe.stop();
+        flowed.and(Ok(Cost { probe: probe?, stream: stream? }))
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Probed { sent, lost, doubled, gap } = self.probe;
+        let (megabytes, stall) = (self.stream.bytes >> 20, self.stream.stall);
+        write!(f, "{lost} of {sent} datagrams lost, {doubled} doubled, longest gap {gap:.0?}; ")?;
+        write!(f, "{megabytes} MiB of TCP, longest stall {stall:.0?}")
     }
 }
 

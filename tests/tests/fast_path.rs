@@ -129,30 +129,6 @@ fn an_ipv6_underlay_carries_everything_in_every_pairing() {
 
 #[test]
 #[ignore = "needs root"]
-fn switching_modes_under_load_breaks_no_connection_and_loses_no_more_than_ping_leaves_under_way() {
-    pairing("par-switch", [Mode::Xdp; 2], over_ipv4(), |hosts| {
-        let [(c1, address1), (c2, _)] = hosts.containers()?;
-        let flood = Ping::new(hosts.containers()?[1].1).interval(Duration::from_millis(10)).start(&c1)?;
-        for mode in ["kernel", "xdp", "kernel", "xdp"] {
-            std::thread::scope(|scope| {
-                // One connection lives through the switch.
-                let stream = scope.spawn(|| tcp_transfer(&c2, &c1, address1, 8 * BULK));
-                hosts.lab().h1().vxdp(&["mode", mode])?.success()?;
-                hosts.lab().h2().vxdp(&["mode", mode])?.success()?;
-                stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })?;
-        }
-        let pinged = flood.stop()?;
-        let lost = pinged.sent - pinged.received;
-        eprintln!("switching: {lost} of {} pings lost", pinged.sent);
-        // Requests may still be under way when ping is told to end; on a busy machine more than one.
-        ensure!(pinged.sent > 50 && lost <= 2, "{lost} of {} pings lost", pinged.sent);
-        Ok(())
-    });
-}
-
-#[test]
-#[ignore = "needs root"]
 fn a_path_that_narrows_is_answered_by_the_kernel() {
     pairing("par-narrow", [Mode::Xdp; 2], over_ipv4(), |hosts| {
         let [(c1, _), (_, address2)] = hosts.containers()?;
@@ -162,37 +138,6 @@ fn a_path_that_narrows_is_answered_by_the_kernel() {
         let words = ["ping", "-n", "-c3", "-W1", "-Mdo", "-s1422", target.as_str()];
         let answer = c1.run(words, Duration::from_secs(10))?.stdout;
         ensure!(answer.contains("Frag needed"), "{answer}");
-        Ok(())
-    });
-}
-
-/// Sends `signal` to the daemon of h1 under a ping flood; answers how many pings were lost, and that the
-/// kernel goes on carrying them.
-fn lost_by(hosts: &TwoHosts, signal: &str) -> Result<u32> {
-    let [(c1, _), (_, address2)] = hosts.containers()?;
-    let flood = Ping::new(address2).interval(Duration::from_millis(2)).start(&c1)?;
-    // Long enough for some hundred pings; what is measured is a time, not a condition.
-    std::thread::sleep(Duration::from_secs(1));
-    // The shell's own `kill`: a minimal Debian has no program of that name.
-    hosts.lab().h1().script(&format!("kill {signal} {}", hosts.daemon_pid(0)?))?;
-    std::thread::sleep(Duration::from_secs(1));
-    let pinged = flood.stop()?;
-    let lost = pinged.sent - pinged.received;
-    eprintln!("{signal}: {lost} of {} pings lost", pinged.sent);
-    ensure!(pinged.sent > 100, "only {} pings were sent", pinged.sent);
-    Ping::new(address2).expect_all(&c1)?;
-    Ok(lost)
-}
-
-#[test]
-#[ignore = "needs root"]
-fn traffic_goes_on_when_the_daemon_hangs_wakes_or_dies() {
-    pairing("par-fail", [Mode::Xdp; 2], over_ipv4(), |hosts| {
-        // A hung worker is noticed by its heartbeat within 100 ms, 50 pings; twice that for a busy machine.
-        for (signal, bound) in [("-STOP", 100), ("-CONT", 25), ("-KILL", 25)] {
-            let lost = lost_by(hosts, signal)?;
-            ensure!(lost <= bound, "{lost} pings lost on {signal}");
-        }
         Ok(())
     });
 }
