@@ -1,5 +1,6 @@
 //! Frames seen on one device of a place, from an `AF_PACKET` socket.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +10,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, UnknownCmsg,
+    recvmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
 use crate::place::Place;
+use crate::syscall::{self, PacketOption};
 use crate::wait::wait_until;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const PACKET_OUTGOING: u8 = 4;
+
+/// `PACKET_AUXDATA` as the type of a control message, and the two flags of `tp_status` that matter here.
+const PACKET_AUXDATA: i32 = 8;
+const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
 /// How long the reading thread sleeps at most before it looks whether it shall end.
 const TICK_MICROSECONDS: i64 = 20_000;
@@ -26,8 +34,11 @@ const TICK_MICROSECONDS: i64 = 20_000;
 /// checksums unfinished.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// From the destination MAC to the end; a VLAN tag that the kernel keeps beside the frame is not in it.
+    /// From the destination MAC to the end. A VLAN tag that the kernel keeps beside the frame has been put
+    /// back into its place.
     pub bytes: Vec<u8>,
+    /// Whether a checksum in it was left to a device (`CHECKSUM_PARTIAL`).
+    pub unfinished: bool,
     /// Whether the device sent it, rather than received it.
     pub outgoing: bool,
 }
@@ -95,6 +106,7 @@ impl Drop for Capture {
 /// would need an address that only unsafe code can make; other devices are sorted out while reading.
 fn open() -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+    syscall::switch_on(&socket, PacketOption::AuxData)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, TICK_MICROSECONDS))?;
     // Bursts of a bulk transfer; root may exceed rmem_max.
     setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20))?;
@@ -103,11 +115,10 @@ fn open() -> Result<OwnedFd> {
 
 fn read(socket: &OwnedFd, index: usize, sink: &Mutex<Vec<Frame>>, end: &AtomicBool) {
     let mut buffer = vec![0; 1 << 17];
+    let mut control = nix::cmsg_space!([u8; AuxData::SIZE]);
     loop {
-        match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
-            Ok((length, Some(from))) if from.ifindex() == index => {
-                let outgoing = from.pkttype() == PACKET_OUTGOING;
-                let frame = Frame { bytes: buffer[..length].to_vec(), outgoing };
+        match receive(socket, &mut buffer, &mut control) {
+            Ok((frame, from)) if from == Some(index) => {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
             }
             // Another device; the socket also reports here that a device went down (ENETDOWN).
@@ -117,5 +128,50 @@ fn read(socket: &OwnedFd, index: usize, sink: &Mutex<Vec<Frame>>, end: &AtomicBo
             Err(Errno::EAGAIN) => {}
             Err(_) => return,
         }
+    }
+}
+
+/// Receives one frame, and the index of the device it was on.
+fn receive(socket: &OwnedFd, buffer: &mut [u8], control: &mut [u8]) -> Result<(Frame, Option<usize>), Errno> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
+    let aux = message.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Unknown(UnknownCmsg { cmsg_header, data_bytes })
+            if cmsg_header.cmsg_type == PACKET_AUXDATA =>
+        {
+            AuxData::read(&data_bytes)
+        }
+        _ => None,
+    });
+    let (from, length) = (message.address, message.bytes);
+    let aux = aux.unwrap_or_default();
+    let mut bytes = buffer[..length].to_vec();
+    if let Some(tag) = aux.tag.filter(|_| length >= 12) {
+        bytes.splice(12..12, tag);
+    }
+    let outgoing = from.is_some_and(|from| from.pkttype() == PACKET_OUTGOING);
+    Ok((Frame { bytes, unfinished: aux.unfinished, outgoing }, from.map(|from| from.ifindex())))
+}
+
+/// `struct tpacket_auxdata` of `linux/if_packet.h`: what the kernel keeps beside a frame's bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct AuxData {
+    tag: Option<[u8; 4]>,
+    unfinished: bool,
+}
+
+impl AuxData {
+    /// Bytes of the kernel's structure.
+    const SIZE: usize = 20;
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+        let status = u32::from_ne_bytes(*bytes.first_chunk()?);
+        let (control, protocol) = (word(16)?.to_be_bytes(), word(18)?.to_be_bytes());
+        let tag = [protocol[0], protocol[1], control[0], control[1]];
+        Some(Self {
+            tag: (status & TP_STATUS_VLAN_VALID != 0).then_some(tag),
+            unfinished: status & TP_STATUS_CSUMNOTREADY != 0,
+        })
     }
 }

@@ -11,7 +11,6 @@
 //!
 //! Nothing of a lab is visible in the machine's own network namespace. Everything goes when the [`Lab`] is
 //! dropped, after a panic too, and a lab whose process is killed is removed by its own hosts.
-#![forbid(unsafe_code)]
 
 mod capture;
 mod command;
@@ -30,6 +29,7 @@ mod probe;
 mod report;
 mod segment;
 mod snapshot;
+mod syscall;
 mod traffic;
 mod two_hosts;
 mod wait;
@@ -41,7 +41,7 @@ pub use decode::{Outer, describe};
 pub use docker::{DockerContainer, Engine, KeptEngine, Lifetime};
 pub use frames::{Directions, Frames};
 pub use host::Host;
-pub use inject::Injector;
+pub use inject::{Injector, Offload, Segments};
 pub use lab::{Kept, KeptHost, Lab, LabBuilder, scenario};
 pub use leftover::Before;
 pub use ovs::{Ovs, OvsHosts, OvsPorts};
