@@ -251,7 +251,7 @@ shared! {
         pub overlay: u16,
         /// 0 passes the port's frames.
         pub enabled: u16,
-        /// Longest inner frame in bytes, from the Ethernet header on, that fits the underlay.
+        /// Longest inner frame in bytes, from the Ethernet header on, that fits the underlay and the port.
         pub max_frame: u32,
     }
 }

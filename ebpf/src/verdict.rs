@@ -46,7 +46,7 @@ verdicts! {
     UnknownSource "unknown_source" "The FDB has no row for the inner source: the kernel has it to learn.",
     MovedSource "moved_source" "The FDB has the inner source elsewhere, not behind this VTEP or port.",
     Neighbour "neighbour" "ARP or an IPv6 neighbour solicitation from a container, which the vxlan device may answer.",
-    TooBig "too_big" "The frame does not fit the underlay's MTU once encapsulated, or a worker's buffers.",
+    TooBig "too_big" "The frame does not fit the underlay's MTU once encapsulated, the container's port, or a worker's buffers.",
     UnresolvedVtep "unresolved_vtep" "The next hop towards the destination's VTEP is not resolved.",
     StaleHeartbeat "stale_heartbeat" "The worker of this queue has not shown itself alive lately.",
     NoSocket "no_socket" "No AF_XDP socket serves this queue.",

@@ -88,8 +88,8 @@ pub struct Host {
 pub struct PortEntry {
     /// Its overlay.
     pub overlay: OverlayId,
-    /// Longest inner frame, Ethernet header included, that fits the underlay once encapsulated, and with the
-    /// room for the outer headers fits a UMEM frame.
+    /// Longest inner frame, Ethernet header included, that the port itself can take, that fits the underlay
+    /// once encapsulated, and with the room for the outer headers fits a UMEM frame.
     pub max_frame: u32,
     /// Whether the fast path carries its frames.
     pub enabled: bool,

@@ -9,7 +9,7 @@ use aya_ebpf::programs::XdpContext;
 use vxdp_ebpf::{Address, Family, FdbKey, OverlayKey, Place, Settings, Verdict, tunnel_port_bit};
 
 use super::frame::{Ethernet, Ipv4, Ipv6, Udp, Vxlan, header, ipv4, ipv6, length, number};
-use super::maps::{FDB, OVERLAYS, SETTINGS, TUNNEL_PORTS, VTEPS, XSKS};
+use super::maps::{FDB, OVERLAYS, PORTS, SETTINGS, TUNNEL_PORTS, VTEPS, XSKS};
 use super::{count, worker};
 
 const ETHERNET: usize = size_of::<Ethernet>();
@@ -46,6 +46,7 @@ fn known(ctx: &XdpContext) -> Result<(), Verdict> {
     let settings = SETTINGS.get(0).filter(|settings| settings.enabled != 0).ok_or(Verdict::Disabled)?;
     let outer = outer(ctx, settings)?;
     let (overlay, inner) = segment(ctx, &outer)?;
+    let inner_length = outer.payload - UDP - VXLAN;
     let inner = header::<Ethernet>(ctx, inner).ok_or(Verdict::BadLength)?;
     if inner.destination.is_group() {
         return Err(Verdict::Multicast);
@@ -53,9 +54,9 @@ fn known(ctx: &XdpContext) -> Result<(), Verdict> {
     let destination = FdbKey { overlay, mac: inner.destination.octets() };
     // SAFETY: the map is not preallocated, so a row lives until the program ends.
     let destination = unsafe { FDB.get(destination) }.ok_or(Verdict::UnknownDestination)?;
-    if !matches!(destination.place(), Place::Local(_)) {
+    let Place::Local(port) = destination.place() else {
         return Err(Verdict::WrongSide);
-    }
+    };
     let source = FdbKey { overlay, mac: inner.source.octets() };
     // SAFETY: as above.
     let source = unsafe { FDB.get(source) }.ok_or(Verdict::UnknownSource)?;
@@ -66,7 +67,9 @@ fn known(ctx: &XdpContext) -> Result<(), Verdict> {
     if vtep.address != outer.source {
         return Err(Verdict::MovedSource);
     }
-    if length(ctx) > settings.max_frame as usize {
+    // The bridge lets more pass than an AF_XDP socket can send into the port: a second tag, for one.
+    let fits = PORTS.get(port).is_some_and(|port| inner_length <= port.max_frame as usize);
+    if !fits || length(ctx) > settings.max_frame as usize {
         return Err(Verdict::TooBig);
     }
     worker(ctx, settings)

@@ -114,7 +114,8 @@ impl World {
             self.array(map::VTEPS, vtep, value.to_bytes());
         }
         for port in [THIS_PORT, OTHER_PORT] {
-            let value = Port { overlay: FIRST, enabled: u16::from(state != "port_off"), max_frame: 1464 };
+            let max_frame = if state == "narrow_port" { 97 } else { 1464 };
+            let value = Port { overlay: FIRST, enabled: u16::from(state != "port_off"), max_frame };
             self.array(map::PORTS, port, value.to_bytes());
         }
         let vtep = if state == "row_beyond_table" { BEYOND } else { 0 };
