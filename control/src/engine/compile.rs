@@ -4,7 +4,7 @@
 //! for the XDP programs.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use vxdp_dataplane::table::{
     Change as Table, Df, NextHop, Overlay, Policy, PortRange, Tos, Ttl, UdpChecksum, Vtep, ZeroUdp6,
@@ -13,7 +13,7 @@ use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::{OverlayId, VtepId};
 
 use crate::config;
-use crate::mirror::nexthop::Resolution;
+use crate::mirror::nexthop::{Resolution, Unresolved};
 use crate::mirror::state::{Change, Place};
 
 /// What is known of the underlay's routes beside the mirror's.
@@ -113,7 +113,7 @@ pub fn changes(changes: &[Change], path: Path) -> Compiled {
                 // The programs know one longest frame per port, by the device's MTU. Over a narrower route the
                 // kernel carries everything: it answers an oversize packet, which the worker could only drop.
                 let whole = |hop: NextHop| hop.mtu >= u16::try_from(path.mtu).unwrap_or(u16::MAX);
-                vteps.insert(id, (address, next_hop.is_some_and(whole)));
+                vteps.insert(id, (admitted(address, resolution), next_hop.is_some_and(whole)));
                 tables.push(Table::Vtep(id, Some(Vtep { address, next_hop })));
             }
             Change::VtepGone { id, address } => {
@@ -139,6 +139,16 @@ impl MapWrite {
     }
 }
 
+/// The address from which the programs redirect a VTEP's frames: no address of the wire where its route does
+/// not leave through the underlay device. Whether such a source is a martian or fails the reverse path filter
+/// (`fib_validate_source`, net/ipv4/fib_frontend.c) is the kernel's to judge.
+fn admitted(address: IpAddr, resolution: Resolution) -> IpAddr {
+    match resolution {
+        Resolution::Resolved { .. } | Resolution::Unresolved(Unresolved::NoNeighbour(_)) => address,
+        Resolution::Unresolved(Unresolved::NoRoute | Unresolved::OtherDevice) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The next hop that the tables hold: none while unresolved.
 fn next_hop(resolution: Resolution, path: Path) -> Option<NextHop> {
     let Resolution::Resolved { next_hop, mtu } = resolution else { return None };
@@ -151,7 +161,6 @@ fn next_hop(resolution: Resolution, path: Path) -> Option<NextHop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::nexthop::Unresolved;
     use vxdp_dataplane::PortId;
 
     const PATH: Path = Path { mtu: 1500, hop_limit: 64 };
@@ -213,6 +222,18 @@ mod tests {
     fn a_vtep_behind_a_narrow_route_is_left_to_the_kernel() {
         let opened = |route| changes(&[resolved(route)], PATH).after.len();
         assert_eq!([opened(None), opened(Some(1500)), opened(Some(1400))], [1, 1, 0]);
+    }
+
+    #[test]
+    fn only_a_vtep_behind_the_underlay_device_is_admitted_by_the_programs() {
+        let admitted = |unresolved| {
+            let resolution = Resolution::Unresolved(unresolved);
+            let change = Change::Vtep { id: VTEP, address: ip(), resolution };
+            changes(&[change], PATH).before == [MapWrite::Vtep { id: VTEP, address: ip(), resolved: false }]
+        };
+        assert!(admitted(Unresolved::NoNeighbour(ip())));
+        assert!(!admitted(Unresolved::NoRoute));
+        assert!(!admitted(Unresolved::OtherDevice));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 use vxdp_dataplane::wire::MacAddr;
@@ -40,7 +40,11 @@ pub async fn route_to(handle: &Handle, vtep: IpAddr) -> Result<Option<Route>, Er
     }
 }
 
+/// A route that is not unicast (our own address, a broadcast or multicast address) leads to no VTEP.
 fn read_route(message: &RouteMessage) -> Option<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
     let (mut device, mut gateway, mut mtu) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
