@@ -212,7 +212,8 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted, tables: &Tables) -> Re
     }
     verify_udp(data, admitted, tables)?;
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
-    if let Some(dsfield) = ecn::dsfield(frame, &inner) {
+    // So it does with congestion marks: a tagged frame is no IP to it (`vxlan_rcv`, `IP_ECN_decapsulate`).
+    if let Some(dsfield) = ecn::dsfield(frame, &inner).filter(|_| inner.tags == 0) {
         match Ecn::decapsulated(admitted.outer_ecn, Ecn::of(dsfield)) {
             Decapsulated::Unchanged => {}
             Decapsulated::Set(ecn) => ecn::set(frame, &inner, ecn),

@@ -5,9 +5,7 @@ use super::entropy::flow_hash;
 use super::unfinished;
 use crate::table::{Df, Overlay, Template, Tos, Ttl, UdpChecksum};
 use crate::wire::checksum::Sum;
-use crate::wire::{
-    EthHeader, EtherType, Inner, IpProtocol, Ipv4Header, Ipv6Header, Network, UdpHeader, VxlanHeader,
-};
+use crate::wire::{EthHeader, Inner, IpProtocol, Ipv4Header, Ipv6Header, Network, UdpHeader, VxlanHeader};
 use crate::{DropReason, Family};
 
 const ETH: usize = EthHeader::LEN;
@@ -70,11 +68,16 @@ fn dont_fragment(frame: &[u8], inner: &Inner) -> bool {
             frame.get(at..).and_then(Ipv4Header::parse).is_some_and(|(ip, _)| ip.dont_fragment())
         }
         Network::V6 { .. } => true,
-        Network::Truncated => {
-            EthHeader::parse(frame).is_some_and(|(eth, _)| eth.ether_type() == EtherType::IPV6)
-        }
-        Network::Other => false,
+        Network::Truncated | Network::Other => false,
     }
+}
+
+/// Whether the kernel would not encapsulate the frame: the fixed header of IP is not whole
+/// (`skb_vlan_inet_prepare`, include/net/ip_tunnels.h), or there are no two bytes behind the outermost tag
+/// (`skb_vlan_untag`, net/core/skbuff.c).
+fn is_cut_short(frame: &[u8], inner: &Inner) -> bool {
+    const TAG: usize = 4;
+    inner.network == Network::Truncated || (inner.tags > 0 && frame.len() < ETH + TAG + 2)
 }
 
 /// Puts the outer headers into the room at the front of `data` and finishes the inner checksum.
@@ -92,6 +95,9 @@ pub(super) fn encap(
     }
     let (room, frame) = data.split_at_mut_checked(family.encap_room()).ok_or(DropReason::NoHeadroom)?;
     let inner = Inner::parse(frame);
+    if is_cut_short(frame, &inner) {
+        return Err(DropReason::PktTooSmall);
+    }
     unfinished::finish(frame, &inner);
     let fields = Fields::of(frame, &inner, overlay, template);
     match family {

@@ -2,13 +2,14 @@
 
 use super::{EthHeader, EtherType, IpProtocol, Ipv4Header, Ipv6Header};
 
-/// VLAN tags looked through: a service tag and a customer tag (802.1ad).
-const MAX_TAGS: usize = 2;
+/// VLAN tags looked through: as many as the kernel looks through (`skb_protocol`, include/linux/if_vlan.h; found
+/// on Linux 6.18 by comparing, `tests/tests/differential`).
+const MAX_TAGS: usize = 6;
 
 /// What an inner frame carries, as far as the tunnel cares. Offsets are from the inner destination MAC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inner {
-    /// VLAN tags before the network header: 0 to 2.
+    /// VLAN tags before the network header: 0 to 6.
     pub tags: usize,
     /// The network layer.
     pub network: Network,

@@ -63,14 +63,39 @@ fn decap_drops_a_udp_length_beyond_the_ip_packet_or_short_of_the_inner_ethernet_
 fn decap_drops_an_inner_ip_header_that_is_cut_short() {
     let peer = tables(Family::V4, 1, Policy::default());
     for (ether_type, least) in [([0x08, 0x00], 20), ([0x86, 0xdd], 40)] {
-        let inner = |length| [&C1.octets()[..], &C2.octets(), &ether_type, &vec![0x45; length]].concat();
+        let received = |length| {
+            // Encapsulated as no IP, since a peer like us would not send it.
+            let inner = [&C1.octets()[..], &C2.octets(), &[0x88, 0xb5], &vec![0x45; length]].concat();
+            let mut outer = send(&peer, PORT, &inner).expect("it is sent");
+            outer[50 + 12..50 + 14].copy_from_slice(&ether_type);
+            receive(&here(Family::V4), &outer)
+        };
         for length in 0..least {
-            let outer = send(&peer, PORT, &inner(length)).expect("encapsulation does not mind");
-            assert_eq!(receive(&here(Family::V4), &outer), Err(DropReason::PktTooSmall), "{length}");
+            assert_eq!(received(length), Err(DropReason::PktTooSmall), "{length}");
         }
-        let outer = send(&peer, PORT, &inner(least)).expect("encapsulation does not mind");
-        assert!(receive(&here(Family::V4), &outer).is_ok());
+        assert!(received(least).is_ok());
     }
+}
+
+#[test]
+fn encap_drops_an_ip_header_that_is_cut_short_behind_tags_as_well() {
+    let tables = here(Family::V4);
+    for tags in 0..3 {
+        for (ether_type, least) in [([0x08, 0x00], 20), ([0x86, 0xdd], 40)] {
+            let head = [&C2.octets()[..], &C1.octets(), &[0x81, 0, 0, 5].repeat(tags), &ether_type].concat();
+            let sent = |length| send(&tables, PORT, &[&head[..], &vec![0x45; length]].concat());
+            assert_eq!(sent(least - 1), Err(DropReason::PktTooSmall));
+            assert!(sent(least).is_ok());
+        }
+    }
+}
+
+#[test]
+fn encap_drops_a_tagged_frame_without_two_bytes_behind_its_tag() {
+    let head = [&C2.octets()[..], &C1.octets(), &[0x81, 0, 0, 5, 0x88, 0xb5]].concat();
+    let sent = |length| send(&here(Family::V4), PORT, &[&head[..], &vec![0; length]].concat());
+    assert_eq!([sent(0), sent(1)], [Err(DropReason::PktTooSmall), Err(DropReason::PktTooSmall)]);
+    assert!(sent(2).is_ok());
 }
 
 #[test]

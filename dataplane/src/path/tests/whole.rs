@@ -52,27 +52,26 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn what_is_encapsulated_decapsulates_to_the_same(frame in frame(), family in family(), policy in policy()) {
-        let outer = send(&tables(family, 0, policy), PORT, &frame).expect("it fits");
-        let here = tables(family, 1, policy);
-        match receive(&here, &outer) {
-            Ok((port, inner)) => {
-                prop_assert_eq!(port, PORT);
+        let parsed = Inner::parse(&frame);
+        match send(&tables(family, 0, policy), PORT, &frame) {
+            Ok(outer) => {
                 // An inner checksum that looked unfinished has been finished, once.
                 let mut expected = frame.clone();
-                let parsed = Inner::parse(&expected);
                 crate::path::unfinished::finish(&mut expected, &parsed);
-                prop_assert_eq!(inner, expected);
+                prop_assert_eq!(receive(&tables(family, 1, policy), &outer), Ok((PORT, expected)));
             }
             Err(reason) => {
                 prop_assert_eq!(reason, DropReason::PktTooSmall);
-                prop_assert_eq!(Inner::parse(&frame).network, crate::wire::Network::Truncated);
+                let cut_in_ip = parsed.network == crate::wire::Network::Truncated;
+                prop_assert!(cut_in_ip || parsed.tags > 0 && frame.len() < 20);
             }
         }
     }
 
     #[test]
     fn an_independent_parser_reads_every_outer_frame(frame in frame(), family in family(), policy in policy()) {
-        let outer = send(&tables(family, 0, policy), PORT, &frame).expect("it fits");
+        // Those that are cut short in their headers.
+        let Ok(outer) = send(&tables(family, 0, policy), PORT, &frame) else { return Ok(()) };
         let packet = sliced(&outer);
         let Some(etherparse::TransportSlice::Udp(udp)) = packet.transport else {
             return Err(TestCaseError::fail("not UDP"));
