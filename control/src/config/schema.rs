@@ -137,7 +137,7 @@ pub(super) const OVERLAY: Section = Section {
             "mtu",
             "68 to 65535; 1280 and up with IPv6 inside",
             Derived("underlay MTU - 50 (IPv4) or - 70 (IPv6)"),
-            "MTU of bridge, vxlan device and veths.",
+            "MTU of bridge, vxlan device and veths. The daemon puts it back where somebody changes it, on a container's own interface as well.",
         ),
         key(
             "learning",

@@ -1,0 +1,173 @@
+//! Sends the rows of `sent` from a container of a lab, one after the other, and notes what leaves the host and
+//! what comes back into the container.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use vxdp_lab::{
+    Capture, Daemon, Family, Host, Injector, Lab, Mode, Segment, VXLAN_PORT, config_of, underlay_address,
+    wait_until,
+};
+
+use crate::counters::{Counters, ENCAP, engine, of_device};
+use crate::fence::Fence;
+use crate::inner;
+use crate::policy::{POLICIES, Policy};
+use crate::row::{Emitted, Origin, Sent};
+use crate::wire::Packet;
+
+/// What came of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The row's name and the overlay's settings.
+    pub(crate) name: String,
+    /// The outer packets, without what may differ.
+    pub(crate) left: Vec<Vec<u8>>,
+    /// What came back.
+    pub(crate) returned: Vec<Vec<u8>>,
+    /// What is wrong with it, whatever the other mode does.
+    pub(crate) faults: Vec<String>,
+}
+
+/// A host with one overlay for each policy, and an empty one behind the wire.
+struct Stage {
+    lab: Lab,
+    mode: Mode,
+    family: Family,
+    wire: Capture,
+    fence: Fence,
+    // Keeps the other host from answering that nobody listens.
+    _silence: UdpSocket,
+    // Killed before the lab goes.
+    _daemon: Daemon,
+}
+
+/// One overlay of the stage.
+struct Overlay {
+    policy: &'static Policy,
+    injector: Injector,
+    nested: Injector,
+    returns: Capture,
+}
+
+/// Runs the rows over `family`, in an overlay of each policy.
+pub(crate) fn run(family: Family, mode: Mode, rows: &[Emitted]) -> Result<Vec<Outcome>> {
+    let mut stage = Stage::build(family, mode)?;
+    let mut outcomes = Vec::new();
+    for policy in POLICIES {
+        let overlay = stage.enter(policy)?;
+        for row in rows {
+            let name = format!("{} ({})", row.name, policy.name);
+            let outcome = stage.play(&overlay, row, name.clone());
+            outcomes.push(outcome.with_context(|| format!("{}: {name}", mode.as_str()))?);
+        }
+    }
+    Ok(outcomes)
+}
+
+impl Stage {
+    fn build(family: Family, mode: Mode) -> Result<Self> {
+        let lab = Lab::builder("diff-tx").switched().build()?;
+        let (h1, peer) = (lab.h1(), underlay_address(lab.h2(), family));
+        let segments = POLICIES.iter().map(|policy| policy.segment(peer)).collect::<Vec<Segment>>();
+        for policy in POLICIES {
+            // Nothing but our frames shall come out of the container.
+            h1.container(policy.container)?.script(
+                "for device in all default; do echo 1 > /proc/sys/net/ipv6/conf/$device/disable_ipv6; done",
+            )?;
+        }
+        let daemon = h1.start_vxdp(&h1.write_config(&config_of(&lab, family, &segments, 1))?, mode)?;
+        for policy in POLICIES {
+            crate::switch_bridge_netfilter_off(&h1.netns(policy.netns))?;
+        }
+        // A veth is no wire: it would let the kernel's checksums through unfinished.
+        h1.exec(["ethtool", "-K", "eth0", "tx", "off"])?;
+        let silence = lab.h2().enter(|| Ok(UdpSocket::bind(("::", VXLAN_PORT))?))?;
+        let (place, device) = lab.wire();
+        let wire = Capture::start(place, device)?;
+        Ok(Self { lab, mode, family, wire, fence: Fence::default(), _silence: silence, _daemon: daemon })
+    }
+
+    fn host(&self) -> &Host {
+        self.lab.h1()
+    }
+
+    /// Opens the container of a policy's overlay, and waits until it takes part.
+    fn enter(&mut self, policy: &'static Policy) -> Result<Overlay> {
+        let place = self.host().netns(policy.container);
+        place.script(
+            "ip link add outside type veth peer name inside
+             ip link add nested type bridge mcast_snooping 0
+             for device in inside eth1; do ip link set $device master nested; done
+             for device in outside inside nested; do ip link set $device up; done",
+        )?;
+        let overlay = Overlay {
+            policy,
+            injector: Injector::open(&place, "eth1")?,
+            nested: Injector::open(&place, "outside")?,
+            returns: Capture::start(&place, "eth1")?,
+        };
+        let known = || -> Result<usize> { Ok(engine(self.host())?.locals) };
+        let before = if self.mode == Mode::Xdp { known()? } else { 0 };
+        // The bridge learns where the container and the station are from their first frames.
+        let hello = |mac| inner::between(mac, [0xff; 6], inner::frame(inner::EXPERIMENT, &[]));
+        overlay.injector.send(&hello(inner::C1))?;
+        overlay.nested.send(&hello(inner::NESTED))?;
+        if self.mode == Mode::Xdp {
+            self.host().wait_for_fast_path()?;
+            wait_until("userspace knows both", Duration::from_secs(10), || Ok(known()? == before + 2))?;
+        }
+        self.fence(&overlay)?;
+        Ok(overlay)
+    }
+
+    fn play(&mut self, overlay: &Overlay, row: &Emitted, name: String) -> Result<Outcome> {
+        let before = self.counters(overlay)?;
+        let (on_wire, returned) = (self.wire.frames().len(), overlay.returns.frames().len());
+        for Sent { bytes, offload } in &row.sent {
+            match row.origin {
+                Origin::Container => overlay.injector.send_unfinished(bytes, *offload)?,
+                Origin::Nested => overlay.nested.send_unfinished(bytes, *offload)?,
+            }
+        }
+        self.fence(overlay)?;
+        let mut faults = Vec::new();
+        if let (Some(before), Some(after)) = (before, self.counters(overlay)?) {
+            faults.extend(after.since(&before).stray(row.way, row.seen, ENCAP));
+        }
+        let mut left = Vec::new();
+        let packets = self.wire.frames().split_off(on_wire).into_iter();
+        for packet in packets.filter_map(|frame| Packet::read(frame, self.family)) {
+            faults.extend(packet.faults(overlay.policy));
+            left.push(packet.without_what_may_differ());
+        }
+        if let Some(wanted) = row.leaves.filter(|wanted| *wanted != left.len()) {
+            faults.push(format!("{} packets left, and not {wanted}", left.len()));
+        }
+        let returned = overlay.returns.frames().split_off(returned);
+        let returned = returned.into_iter().filter(crate::is_arrival).map(inner::finished).collect();
+        Ok(Outcome { name, left, returned, faults })
+    }
+
+    /// Counters of the fast path, where there is one.
+    fn counters(&self, overlay: &Overlay) -> Result<Option<Counters>> {
+        match self.mode {
+            Mode::Kernel => Ok(None),
+            Mode::Xdp => of_device(self.host(), "veth2", Some(overlay.policy.vni)).map(Some),
+        }
+    }
+
+    /// Waits until a frame on either path, sent now, is on the wire: then all that were sent before are, too.
+    fn fence(&mut self, overlay: &Overlay) -> Result<()> {
+        let frames = self.fence.next();
+        for frame in &frames {
+            overlay.injector.send(frame)?;
+        }
+        wait_until("the fence frames are on the wire", Duration::from_secs(5), || {
+            let ends =
+                |wanted: &Vec<u8>| self.wire.frames().iter().rev().any(|frame| frame.bytes.ends_with(wanted));
+            Ok(frames.iter().all(ends))
+        })
+    }
+}
