@@ -115,7 +115,7 @@ impl Watch {
     pub async fn next(&mut self) -> io::Result<Notice> {
         self.datagram.clear();
         match self.socket.recv_from(&mut self.datagram).await {
-            Ok(_) => Ok(Notice::Messages(read(&self.datagram))),
+            Ok(_) => Ok(Notice::Messages(messages(&self.datagram))),
             Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Notice::Overflow),
             Err(error) => Err(error),
         }
@@ -123,19 +123,19 @@ impl Watch {
 }
 
 /// Reads the messages of a datagram; what the parser does not know is left out.
-fn read(mut datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
-    let mut messages = Vec::new();
+pub fn messages(mut datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
+    let mut found = Vec::new();
     while let Some(length) = datagram.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
         let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { break };
         if let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) =
             NetlinkMessage::deserialize(bytes)
         {
-            messages.push(message);
+            found.push(message);
         }
         // Messages are aligned to four bytes (`NLMSG_ALIGN`).
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    messages
+    found
 }
 
 /// Beyond the system's limit where we may, up to it where not; a smaller buffer only overflows earlier.
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_message_of_a_datagram_is_read() {
-        assert_eq!(read(&serialized().repeat(3)).len(), 3);
+        assert_eq!(messages(&serialized().repeat(3)).len(), 3);
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
         let second = bytes.len() / 2;
         for length in [0u32, 3, 15, 1 << 20, u32::MAX] {
             bytes[second..second + 4].copy_from_slice(&length.to_ne_bytes());
-            assert!(read(&bytes).len() <= 2);
+            assert!(messages(&bytes).len() <= 2);
         }
-        assert!(read(&[1, 2]).is_empty());
+        assert!(messages(&[1, 2]).is_empty());
     }
 }

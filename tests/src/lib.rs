@@ -18,6 +18,7 @@ mod daemon;
 mod decode;
 mod docker;
 mod frames;
+pub mod fuzz;
 mod host;
 mod inject;
 mod lab;

@@ -4,11 +4,13 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod process;
 mod run;
 mod setup;
 mod test;
+mod tool;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,7 @@ enum Command {
     Bench(bench::Args),
     Ebpf(ebpf::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Ebpf(args) => ebpf::main(&args),
         Command::Vm(args) => vm::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -185,6 +185,8 @@ impl Fdb {
         let entry = self.entries.entry(mac).or_default();
         change(entry);
         let target = match (entry.bridge, entry.tunnel) {
+            // The kernel takes a row for a group address, and forwards by its multicast database all the same.
+            _ if !mac.is_valid_station() => None,
             (Some((port, _)), Tunnel::Vtep(vtep)) if port == self.vxlan => Some(Target::Vtep(vtep)),
             // The bridge's own addresses are permanent rows on its ports and on itself.
             (Some((port, life)), _) if port != self.vxlan && life != Life::Permanent => {
@@ -304,6 +306,16 @@ mod tests {
         assert_eq!(fdb.ageing(MAC), None);
         fdb.tunnel_row(&TunnelRow { life: Life::Dynamic, ..tunnel(ip(22)) });
         assert_eq!(fdb.ageing(MAC), Some(Ageing { bridge_port: None, vtep: Some(ip(22)) }));
+    }
+
+    #[test]
+    fn a_group_address_is_nobodys_target() {
+        let mut fdb = fdb();
+        let group = MacAddr::new([1, 0, 0x5e, 0, 0, 1]);
+        assert_eq!(fdb.bridge_row(&BridgeRow { mac: group, ..bridge(VXLAN) }), None);
+        assert_eq!(fdb.tunnel_row(&TunnelRow { mac: group, ..tunnel(ip(22)) }), None);
+        assert_eq!(fdb.bridge_row(&BridgeRow { mac: group, ..bridge(6) }), None);
+        assert_eq!(fdb.targets().count(), 0);
     }
 
     #[test]

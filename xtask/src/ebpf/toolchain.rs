@@ -4,6 +4,7 @@
 //! must not be older than the compiler's. Debian has both in matching versions, kept current for its browsers.
 
 use crate::process;
+use crate::tool;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,22 +35,14 @@ pub(super) struct Toolchain {
 impl Toolchain {
     /// Debian's compiler and a bpf-linker built for it, once, in the target directory.
     pub(super) fn debian() -> Result<Toolchain> {
-        let dir = process::target_dir().join("bpf-linker");
-        let linker = dir.join("bin/bpf-linker");
-        if version(&linker).is_none_or(|v| v != format!("bpf-linker {LINKER}")) {
-            eprintln!("building bpf-linker {LINKER}, once, into {}", dir.display());
-            let mut cargo = process::cargo();
-            cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}")).args([
-                "install",
-                "bpf-linker",
-                "--locked",
-            ]);
-            cargo.args(["--version", LINKER, "--no-default-features", "--features", &format!("llvm-{LLVM}")]);
-            process::run(cargo.arg("--force").arg("--root").arg(&dir))?;
-        }
-        let compiler = version(Path::new(RUSTC)).with_context(|| format!("{RUSTC} does not start"))?;
+        let linker = tool::ensure("bpf-linker", LINKER, |cargo| {
+            cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"));
+            cargo.args(["--no-default-features", "--features", &format!("llvm-{LLVM}")]);
+        })?;
+        let compiler =
+            tool::first_line(Path::new(RUSTC)).with_context(|| format!("{RUSTC} does not start"))?;
         let versions = format!("{compiler}, LLVM {LLVM}, bpf-linker {LINKER}");
-        Ok(Toolchain { rustc: Some(RUSTC.into()), linker: Some(dir.join("bin")), versions })
+        Ok(Toolchain { rustc: Some(RUSTC.into()), linker: Some(linker), versions })
     }
 
     /// rustup's nightly and a bpf-linker that somebody installed.
@@ -61,7 +54,8 @@ impl Toolchain {
             bail!("rustup's nightly lacks rust-src");
         }
         let linker = process::find("bpf-linker").context("there is no bpf-linker in PATH")?;
-        let parts = [version(&sysroot.join("bin/rustc")), version(&linker)].map(Option::unwrap_or_default);
+        let parts = [tool::first_line(&sysroot.join("bin/rustc")), tool::first_line(&linker)]
+            .map(Option::unwrap_or_default);
         Ok(Toolchain { rustc: None, linker: None, versions: parts.join(", ") })
     }
 
@@ -104,13 +98,6 @@ pub(crate) fn has_compiler() -> bool {
 fn has_llvm(verbose_version: &str, llvm: &str) -> bool {
     let version = verbose_version.lines().find_map(|l| l.strip_prefix("LLVM version: "));
     version.and_then(|v| v.split('.').next()) == Some(llvm)
-}
-
-/// The first line that `program --version` prints, if it starts.
-fn version(program: &Path) -> Option<String> {
-    let out = process::command(program).arg("--version").output().ok()?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    text.lines().next().map(|line| line.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Ebpf,
     /// `cargo xtask vm` (building and the demo, too)
     Vm,
+    /// `cargo xtask fuzz` (building, too)
+    Fuzz,
 }
 
 impl Purpose {
@@ -55,6 +57,7 @@ impl Purpose {
             }
             Purpose::Bench => matches!(other, Purpose::Bench | Purpose::Build),
             Purpose::Vm => matches!(other, Purpose::Vm | Purpose::Build | Purpose::Demo),
+            Purpose::Fuzz => matches!(other, Purpose::Fuzz | Purpose::Build),
             _ => self == other,
         }
     }

@@ -1,6 +1,6 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Test, Vm};
+use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Fuzz, Test, Vm};
 use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
@@ -324,6 +324,14 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         debian: &["llvm-22-dev"],
         fedora: "llvm-devel",
         arch: "llvm",
+    },
+    Requirement {
+        why: "compiles libFuzzer",
+        what: Detect::Program("c++"),
+        purposes: &[Fuzz],
+        debian: &["g++"],
+        fedora: "gcc-c++",
+        arch: "gcc",
     },
 ];
 

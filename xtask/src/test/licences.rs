@@ -14,7 +14,7 @@ pub(super) fn check() -> Result<()> {
     let mut cargo = process::cargo();
     // Only what is built here: crates for other systems would have to be downloaded to be judged.
     cargo.args(["metadata", "--format-version=1", "--locked", "--all-features"]);
-    for platform in [host()?.as_str(), toolchain::TARGET] {
+    for platform in [process::host()?.as_str(), toolchain::TARGET] {
         cargo.args(["--filter-platform", platform]);
     }
     let metadata = process::output(&mut cargo)?;
@@ -49,14 +49,6 @@ fn refusal(package: &Value, allowed: &[&str]) -> Option<String> {
         Ok(false) => Some(format!("{name}: {licence}")),
         Err(error) => Some(format!("{name}: {error}")),
     }
-}
-
-/// The platform we build for.
-fn host() -> Result<String> {
-    let version = process::output(process::command("rustc").arg("-vV"))?;
-    let version = String::from_utf8_lossy(&version);
-    let host = version.lines().find_map(|l| l.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 #[cfg(test)]

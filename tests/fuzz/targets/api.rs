@@ -1,0 +1,4 @@
+//! Gives libFuzzer's inputs to the target `api`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| vxdp_lab::fuzz::run("api", input));
