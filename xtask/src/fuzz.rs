@@ -142,6 +142,9 @@ impl Fuzzer {
     }
 
     fn keep(&self) -> Result<()> {
-        process::run(self.command().arg("-set_cover_merge=1").arg(&self.corpus).arg(&self.found))
+        // By branches taken, not by how often: a tenth of the inputs, and the fuzzer finds the rest again.
+        let mut command = self.command();
+        command.args(["-set_cover_merge=1", "-use_counters=0"]);
+        process::run(command.arg(&self.corpus).arg(&self.found))
     }
 }
