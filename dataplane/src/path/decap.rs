@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ecn::{self, Decapsulated, Ecn};
 use super::unfinished;
-use crate::table::{OverlayId, Tables, VtepId, ZeroUdp6};
+use crate::table::{OverlayId, Tables, View, VtepId, ZeroUdp6};
 use crate::wire::checksum::Sum;
 use crate::wire::{
     EthHeader, EtherType, Inner, IpProtocol, Ipv4Header, Ipv6Header, MacAddr, Network, UdpHeader, VxlanHeader,
@@ -40,8 +40,8 @@ pub(super) struct Admitted {
 
 /// Judges headers and looks up rows, without touching a byte.
 #[inline(always)]
-pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitted, DropReason> {
-    let outer = outer(data, tables)?;
+pub(super) fn admit(data: &[u8], view: &mut View<'_>) -> Result<Admitted, DropReason> {
+    let outer = outer(data, view.tables)?;
     let datagram = data.get(outer.udp..).unwrap_or_default();
     let (udp, payload) = UdpHeader::parse(datagram).ok_or(DropReason::PktTooSmall)?;
     // A UDP length short of the IP payload cuts the rest off, as in `udp_rcv` (net/ipv4/udp.c).
@@ -53,14 +53,14 @@ pub(super) fn admit(data: &[u8], tables: &Tables, second: u32) -> Result<Admitte
     if !vxlan.is_plain() {
         return Err(DropReason::VxlanInvalidHdr);
     }
-    let overlay = tables
+    let overlay = view
         .segment(vxlan.vni(), udp.destination_port())
-        .ok_or_else(|| no_segment(tables, udp.destination_port()))?;
+        .ok_or_else(|| no_segment(view.tables, udp.destination_port()))?;
     let (eth, _) = EthHeader::parse(frame).ok_or(DropReason::PktTooSmall)?;
-    let vtep = sender(tables, overlay, eth.source(), outer.source, second)?;
-    let port = tables.local(overlay, eth.destination()).ok_or(DropReason::UnknownDestination)?;
+    let vtep = sender(view, overlay, eth.source(), outer.source)?;
+    let port = view.local(overlay, eth.destination()).ok_or(DropReason::UnknownDestination)?;
     let inner_length = length - UdpHeader::LEN - VxlanHeader::LEN;
-    let row = tables.port(port).filter(|row| row.overlay == overlay).ok_or(DropReason::UnknownPort)?;
+    let row = view.port(port).filter(|row| row.overlay == overlay).ok_or(DropReason::UnknownPort)?;
     // A VLAN tag may exceed the MTU (`is_skb_forwardable`, net/core/dev.c).
     if inner_length > usize::from(row.mtu) + EthHeader::LEN + 4 {
         return Err(DropReason::PktTooBig);
@@ -149,21 +149,15 @@ fn outer_v6(packet: &[u8], local: Ipv6Addr) -> Result<Outer, DropReason> {
 
 /// The VTEP behind which the inner source is, if the frame came from there.
 #[inline(always)]
-fn sender(
-    tables: &Tables,
-    overlay: OverlayId,
-    mac: MacAddr,
-    source: u128,
-    second: u32,
-) -> Result<VtepId, DropReason> {
+fn sender(view: &mut View<'_>, overlay: OverlayId, mac: MacAddr, source: u128) -> Result<VtepId, DropReason> {
     let mut came_from_there = false;
-    let found = tables.remote_sender(overlay, mac, second, |vtep| {
-        came_from_there = tables.vtep_with_template(vtep).is_some_and(|row| row.number == source);
+    let found = view.remote_sender(overlay, mac, |vtep| {
+        came_from_there = vtep.number == source;
         came_from_there
     });
     match found {
         Some(vtep) if came_from_there => Ok(vtep),
-        found => Err(no_sender(tables, overlay, mac, source, found)),
+        found => Err(no_sender(view.tables, overlay, mac, source, found)),
     }
 }
 
@@ -198,8 +192,8 @@ fn no_segment(tables: &Tables, port: u16) -> DropReason {
 /// Verifies checksums, carries congestion marks inside, and moves the inner frame to the front.
 /// Answers its length.
 #[inline]
-pub(super) fn strip(data: &mut [u8], admitted: &Admitted, tables: &Tables) -> Result<usize, DropReason> {
-    let (start, end) = (tables.underlay().family().encap_room(), admitted.end as usize);
+pub(super) fn strip(data: &mut [u8], admitted: &Admitted, view: &View<'_>) -> Result<usize, DropReason> {
+    let (start, end) = (view.family.encap_room(), admitted.end as usize);
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     let inner = Inner::parse(frame);
     // A kernel peer without a wire in between leaves this to us. It computes an outer checksum as it will be
@@ -210,7 +204,7 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted, tables: &Tables) -> Re
     if inner.network == Network::Truncated && inner.tags == 0 {
         return Err(DropReason::PktTooSmall);
     }
-    verify_udp(data, admitted, tables)?;
+    verify_udp(data, admitted, view)?;
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     // So it does with congestion marks: a tagged frame is no IP to it (`vxlan_rcv`, `IP_ECN_decapsulate`).
     if let Some(dsfield) = ecn::dsfield(frame, &inner).filter(|_| inner.tags == 0) {
@@ -229,14 +223,14 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted, tables: &Tables) -> Re
 /// A kernel peer without a wire in between leaves this one unfinished, too: then it is the folded sum of the
 /// pseudo-header (see [`unfinished`] for why that value may be trusted).
 #[inline]
-fn verify_udp(data: &[u8], admitted: &Admitted, tables: &Tables) -> Result<(), DropReason> {
-    let family = tables.underlay().family();
+fn verify_udp(data: &[u8], admitted: &Admitted, view: &View<'_>) -> Result<(), DropReason> {
+    let family = view.family;
     let start = family.encap_room() - UdpHeader::LEN - VxlanHeader::LEN;
     let segment = data.get(start..admitted.end as usize).ok_or(DropReason::PktTooSmall)?;
     let (udp, _) = UdpHeader::parse(segment).ok_or(DropReason::PktTooSmall)?;
     if udp.checksum() == [0, 0] {
         let accepts =
-            || tables.overlay(admitted.overlay).is_some_and(|row| row.policy.zero_udp6 == ZeroUdp6::Accept);
+            || view.overlay(admitted.overlay).is_some_and(|row| row.policy.zero_udp6 == ZeroUdp6::Accept);
         return if family == Family::V4 || accepts() { Ok(()) } else { Err(DropReason::UdpCsum) };
     }
     let packet = data.get(EthHeader::LEN..).unwrap_or_default();

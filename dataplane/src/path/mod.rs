@@ -12,7 +12,7 @@ pub use tunnel::Tunnel;
 use decap::Admitted;
 
 use crate::stats::Flow;
-use crate::table::{OverlayId, Tables, VtepId, second_of};
+use crate::table::{OverlayId, Tables, View, VtepId, second_of};
 use crate::wire::{EthHeader, UdpHeader, VxlanHeader};
 use crate::{BATCH, DropReason, Ingress, Local, Nanos, PortId, Slot, Verdict};
 
@@ -37,22 +37,22 @@ struct Departure {
 /// `now` is the time of the batch. Nothing is allocated, and no content of a frame makes it panic.
 /// Drops are counted here.
 pub fn process(now: Nanos, batch: &mut [Slot<'_>], tables: &Tables, local: &mut Local) {
-    let second = second_of(now);
+    let mut view = View::new(tables, second_of(now));
     for batch in batch.chunks_mut(BATCH) {
         if tables.is_large() {
-            std::hint::black_box(batch.iter().fold(0, |read, slot| read ^ fetch_ahead(slot, tables)));
+            std::hint::black_box(batch.iter().fold(0, |read, slot| read ^ fetch_ahead(slot, &mut view)));
         }
         let mut plans = [Plan::Drop(DropReason::NotSpecified); BATCH];
         // All lookups before the first write: they do not depend on each other, so the processor waits for
         // several of the cache lines at once.
         for (slot, plan) in batch.iter().zip(&mut plans) {
-            *plan = plan_for(slot, tables, second);
+            *plan = plan_for(slot, &mut view);
         }
         let mut tally = Tally::new(local);
         for (slot, plan) in batch.iter_mut().zip(&plans) {
             slot.verdict = match plan {
-                Plan::Decap(admitted) => arrive(slot.data, admitted, tables, &mut tally),
-                Plan::Encap(departure) => leave(slot.data, departure, tables, &mut tally),
+                Plan::Decap(admitted) => arrive(slot.data, admitted, &view, &mut tally),
+                Plan::Encap(departure) => leave(slot.data, departure, &view, &mut tally),
                 Plan::Drop(reason) => Err(*reason),
             }
             .unwrap_or_else(|reason| tally.dropped(reason));
@@ -64,19 +64,19 @@ pub fn process(now: Nanos, batch: &mut [Slot<'_>], tables: &Tables, local: &mut 
 /// Touches the remote row that a frame will need, judging by bytes that nobody has checked yet: a frame that
 /// lies touches a row in vain. The result means nothing.
 #[inline]
-fn fetch_ahead(slot: &Slot<'_>, tables: &Tables) -> u64 {
-    let room = tables.underlay().family().encap_room();
-    let touch = || match slot.ingress {
+fn fetch_ahead(slot: &Slot<'_>, view: &mut View<'_>) -> u64 {
+    let room = view.family.encap_room();
+    let mut touch = || match slot.ingress {
         Ingress::Port(port) => {
             let (eth, _) = EthHeader::parse(slot.data.get(room..)?)?;
-            Some(tables.touch(tables.port(port)?.overlay, eth.destination()))
+            Some(view.tables.touch(view.port(port)?.overlay, eth.destination()))
         }
         Ingress::Underlay => {
             let headers = slot.data.get(room - UdpHeader::LEN - VxlanHeader::LEN..)?;
             let (udp, payload) = UdpHeader::parse(headers)?;
             let (vxlan, frame) = VxlanHeader::parse(payload)?;
             let (eth, _) = EthHeader::parse(frame)?;
-            Some(tables.touch(tables.segment(vxlan.vni(), udp.destination_port())?, eth.source()))
+            Some(view.tables.touch(view.segment(vxlan.vni(), udp.destination_port())?, eth.source()))
         }
     };
     touch().unwrap_or(0)
@@ -84,13 +84,13 @@ fn fetch_ahead(slot: &Slot<'_>, tables: &Tables) -> u64 {
 
 /// One step from the judgement to the plan: taking it apart and together again costs more than the judgement.
 #[inline(always)]
-fn plan_for(slot: &Slot<'_>, tables: &Tables, second: u32) -> Plan {
+fn plan_for(slot: &Slot<'_>, view: &mut View<'_>) -> Plan {
     match slot.ingress {
-        Ingress::Underlay => match decap::admit(slot.data, tables, second) {
+        Ingress::Underlay => match decap::admit(slot.data, view) {
             Ok(admitted) => Plan::Decap(admitted),
             Err(reason) => Plan::Drop(reason),
         },
-        Ingress::Port(port) => match depart(slot.data, port, tables, second) {
+        Ingress::Port(port) => match depart(slot.data, port, view) {
             Ok(departure) => Plan::Encap(departure),
             Err(reason) => Plan::Drop(reason),
         },
@@ -98,28 +98,27 @@ fn plan_for(slot: &Slot<'_>, tables: &Tables, second: u32) -> Plan {
 }
 
 #[inline(always)]
-fn depart(data: &[u8], port: PortId, tables: &Tables, second: u32) -> Result<Departure, DropReason> {
-    let row = tables.port(port).ok_or(DropReason::UnknownPort)?;
-    let room = tables.underlay().family().encap_room();
-    let (eth, _) = data.get(room..).and_then(EthHeader::parse).ok_or(DropReason::NoHeadroom)?;
-    let vtep = tables.remote(row.overlay, eth.destination()).ok_or(DropReason::VxlanNoRemote)?;
-    tables.local_sender(row.overlay, eth.source(), port, second);
-    Ok(Departure { overlay: row.overlay, vtep, port })
+fn depart(data: &[u8], port: PortId, view: &mut View<'_>) -> Result<Departure, DropReason> {
+    let overlay = view.port(port).ok_or(DropReason::UnknownPort)?.overlay;
+    let frame = data.get(view.family.encap_room()..);
+    let (eth, _) = frame.and_then(EthHeader::parse).ok_or(DropReason::NoHeadroom)?;
+    let vtep = view.remote(overlay, eth.destination()).ok_or(DropReason::VxlanNoRemote)?;
+    view.local_sender(overlay, eth.source(), port);
+    Ok(Departure { overlay, vtep, port })
 }
 
 #[inline]
 fn leave(
     data: &mut [u8],
     departure: &Departure,
-    tables: &Tables,
+    view: &View<'_>,
     tally: &mut Tally<'_>,
 ) -> Result<Verdict, DropReason> {
-    let overlay = tables.overlay(departure.overlay).ok_or(DropReason::VxlanVniNotFound)?;
-    let row = tables.vtep_with_template(departure.vtep).ok_or(DropReason::UnknownVtep)?;
+    let overlay = view.overlay(departure.overlay).ok_or(DropReason::VxlanVniNotFound)?;
+    let row = view.vtep(departure.vtep).ok_or(DropReason::UnknownVtep)?;
     let template = row.template.as_ref().ok_or(DropReason::NeighFailed)?;
-    let family = tables.underlay().family();
-    encap::encap(data, family, overlay, template, tally.next_ident())?;
-    let bytes = data.len() - family.encap_room();
+    encap::encap(data, view.family, overlay, template, tally.next_ident())?;
+    let bytes = data.len() - view.family.encap_room();
     tally.count(Way::Encap, departure.vtep, departure.port, bytes);
     Ok(Verdict::ToUnderlay { len: data.len() })
 }
@@ -128,10 +127,10 @@ fn leave(
 fn arrive(
     data: &mut [u8],
     admitted: &Admitted,
-    tables: &Tables,
+    view: &View<'_>,
     tally: &mut Tally<'_>,
 ) -> Result<Verdict, DropReason> {
-    let len = decap::strip(data, admitted, tables)?;
+    let len = decap::strip(data, admitted, view)?;
     tally.count(Way::Decap, admitted.vtep, admitted.port, len);
     Ok(Verdict::ToPort { port: admitted.port, len })
 }

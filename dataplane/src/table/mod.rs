@@ -4,6 +4,7 @@ mod publish;
 mod row;
 mod shard;
 mod template;
+mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use row::{
 };
 use shard::{Found, ShardedMap};
 pub(crate) use template::Template;
+pub(crate) use view::View;
 
 use crate::wire::{MacAddr, Vni};
 use crate::{Nanos, PortId};
@@ -283,34 +285,6 @@ impl Tables {
     #[inline]
     pub fn local(&self, overlay: OverlayId, mac: MacAddr) -> Option<PortId> {
         self.locals.get(mac_key(overlay, mac)).map(|found| PortId::new(found.value as u16))
-    }
-
-    /// The VTEP behind which the sender of a frame is; `sent` decides whether the frame came from there, and
-    /// then the row counts as used.
-    #[inline]
-    pub(crate) fn remote_sender(
-        &self,
-        overlay: OverlayId,
-        mac: MacAddr,
-        second: u32,
-        sent: impl FnOnce(VtepId) -> bool,
-    ) -> Option<VtepId> {
-        let found = self.remotes.get(mac_key(overlay, mac))?;
-        let vtep = VtepId::new(found.value);
-        if sent(vtep) {
-            found.mark(second);
-        }
-        Some(vtep)
-    }
-
-    /// Notes that a frame came from a MAC, if it is behind this port.
-    #[inline]
-    pub(crate) fn local_sender(&self, overlay: OverlayId, mac: MacAddr, port: PortId, second: u32) {
-        if let Some(found) = self.locals.get(mac_key(overlay, mac))
-            && found.value == u32::from(port.get())
-        {
-            found.mark(second);
-        }
     }
 
     /// Whether any VTEP has this address: a walk over all of them, for naming a drop.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A key that no row has: it marks a free place.
-const FREE: u64 = u64::MAX;
+pub(super) const FREE: u64 = u64::MAX;
 
 /// One place of a shard: four of them fill a cache line.
 struct Row {
