@@ -7,18 +7,21 @@ mod scene;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use scene::{PORT, SIZES, Turns, UNDERLAYS, print_allocations};
+use scene::{OVERLAY, PORT, SIZES, Turns, UNDERLAYS, forbid_allocations, mac, print_allocations};
 use vxdp_dataplane::path::entropy::flow_hash;
 use vxdp_dataplane::path::unfinished;
-use vxdp_dataplane::table::UdpChecksum;
+use vxdp_dataplane::table::{Change, UdpChecksum};
 use vxdp_dataplane::wire::Inner;
 use vxdp_dataplane::wire::checksum::Sum;
-use vxdp_dataplane::{Family, Ingress, Tables};
+use vxdp_dataplane::{BATCH, Family, Ingress, Tables, VtepId};
 
 fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
     let frame = scene::frame(64, 0);
     let inner = Inner::parse(&frame);
+    forbid_allocations("step/parse", || {
+        black_box(Inner::parse(black_box(&frame)));
+    });
     group.bench_function("parse", |bencher| bencher.iter(|| Inner::parse(black_box(&frame))));
     group.bench_function("flow-hash", |bencher| {
         bencher.iter(|| flow_hash(black_box(&frame), black_box(&inner)));
@@ -46,7 +49,7 @@ type Kinds = Vec<(Ingress, Vec<u8>)>;
 
 fn bench(criterion: &mut Criterion, group: &str, name: &str, kinds: &Kinds, tables: &Tables) {
     let mut turns = Turns::new(kinds);
-    print_allocations(&format!("{group}/{name}"), || {
+    forbid_allocations(&format!("{group}/{name}"), || {
         turns.turn(tables);
     });
     assert_eq!(turns.drops(), 0, "{group}/{name} measures drops");
@@ -95,6 +98,27 @@ fn branches(criterion: &mut Criterion) {
     bench(criterion, "mixed", "64", &mixed, &here);
 }
 
+/// As many flows as a batch has frames, each with a peer of its own: no lookup is the last one again.
+fn flows(criterion: &mut Criterion) {
+    let (family, checksum) = (Family::V4, UdpChecksum::Zero);
+    let rows: Vec<_> = (0..BATCH as u32)
+        .map(|n| Change::Remote { overlay: OVERLAY, mac: mac(n), vtep: Some(VtepId::new(0)) })
+        .collect();
+    let [here, there] =
+        [0, 1].map(|host| scene::tables(family, checksum, host).with_changes(&rows).expect("valid"));
+    let frame = |n: u32, at: usize| {
+        let mut frame = scene::frame(64, 0);
+        frame[34..36].copy_from_slice(&(n as u16).to_be_bytes());
+        frame[at..at + 6].copy_from_slice(&mac(n).octets());
+        frame
+    };
+    let numbers = 0..BATCH as u32;
+    let out = |n| (Ingress::Port(PORT), scene::departing(family, &frame(n, 0)));
+    bench(criterion, "encap", "flows/64", &numbers.clone().map(out).collect(), &here);
+    let back = |n| (Ingress::Underlay, scene::arriving(family, checksum, &frame(n, 6)));
+    bench(criterion, "decap", "flows/64", &numbers.map(back).collect(), &there);
+}
+
 /// The same job as a first version would do it.
 fn naive(criterion: &mut Criterion) {
     for size in SIZES {
@@ -115,5 +139,5 @@ fn naive(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, steps, turns, branches, naive);
+criterion_group!(benches, steps, turns, branches, flows, naive);
 criterion_main!(benches);

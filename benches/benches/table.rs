@@ -5,7 +5,7 @@ mod scene;
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use scene::{OVERLAY, mac, print_allocations};
+use scene::{OVERLAY, forbid_allocations, mac, print_allocations};
 use vxdp_dataplane::table::{Change, Publisher, UdpChecksum};
 use vxdp_dataplane::{BATCH, Family, Tables, VtepId};
 
@@ -39,6 +39,9 @@ fn lookups(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("lookup");
         group.throughput(Throughput::Elements(1));
         let mut numbers = wander(rows);
+        forbid_allocations(&format!("lookup/{rows}"), || {
+            black_box(tables.remote(OVERLAY, black_box(mac(rows / 2))));
+        });
         group.bench_function(BenchmarkId::new("batch", rows), |bencher| {
             bencher.iter_custom(|lookups| {
                 let rounds = lookups.div_ceil(BATCH as u64).max(1);

@@ -152,7 +152,13 @@ impl Turns {
 }
 
 /// Prints how often `work` allocates.
-pub(crate) fn print_allocations(name: &str, work: impl FnOnce()) {
+pub(crate) fn print_allocations(name: &str, work: impl FnOnce()) -> u64 {
     let count = allocation_counter::measure(work);
     println!("{name:<40} allocations: {} ({} bytes)", count.count_total, count.bytes_total);
+    count.count_total
+}
+
+/// The same for what is done per packet, where one allocation is a defect: the bench ends there.
+pub(crate) fn forbid_allocations(name: &str, work: impl FnOnce()) {
+    assert_eq!(print_allocations(name, work), 0, "{name} allocates on the data path");
 }
