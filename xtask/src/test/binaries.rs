@@ -34,6 +34,9 @@ ulimit -l unlimited 2>/dev/null || true
 exec "$@"
 "#;
 
+/// Makes the soak last as many minutes; `sudo` would not let it pass.
+const SOAK_MINUTES: &str = "VXDP_SOAK_MINUTES";
+
 /// Builds all test binaries of the workspace.
 pub(crate) fn build() -> Result<Vec<Binary>> {
     // The lab's tests run the daemon itself, which cargo builds for tests of its own package only.
@@ -76,7 +79,9 @@ pub(super) fn run(binaries: &[Binary], privilege: Privilege, filter: Option<&str
         command.args(["-c", RAISE_LIMITS, "sh", "env", "RUST_BACKTRACE=1"]);
         let mut directory = std::ffi::OsString::from("CARGO_MANIFEST_DIR=");
         directory.push(&binary.directory);
-        command.arg(directory).arg(&binary.executable).args(filter);
+        command.arg(directory);
+        command.args(std::env::var(SOAK_MINUTES).map(|minutes| format!("{SOAK_MINUTES}={minutes}")));
+        command.arg(&binary.executable).args(filter);
         command.args((privilege == Privilege::Root).then_some("--ignored"));
         command.current_dir(&binary.directory);
         total = total + &read(&mut command, &binary.name)?;
