@@ -4,6 +4,7 @@
 //! `cargo xtask ebpf` and committed as `vxdp.bpf.o`, so that nobody else needs a BPF toolchain.
 #![no_std]
 
+pub mod bench;
 mod tables;
 mod verdict;
 

@@ -1,19 +1,22 @@
-//! `cargo xtask bench`: runs the micro benches of the data path.
+//! `cargo xtask bench`: builds and becomes the macro benchmark, or runs the micro benches of the data path.
 
 use crate::process;
 use crate::setup::{self, Purpose};
 use anyhow::Result;
 use std::ffi::OsString;
 
-/// Run the criterion benches of the data path. The reports are in target/criterion.
+/// Measure throughput, latency and cost of every mode against the kernel, on a lab of two hosts.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask bench                                 all of them
-  cargo xtask bench encap                           those whose name contains `encap`
-  cargo xtask bench -- --save-baseline before       keep the result under a name
-  cargo xtask bench -- --baseline before            compare with it")]
+  cargo xtask bench --quick                         a comparison of the modes in two minutes
+  cargo xtask bench throughput --frames 64          one figure
+  cargo xtask bench -- --help                       every argument
+  cargo xtask bench micro                           the criterion benches; reports in target/criterion
+  cargo xtask bench micro encap                     those whose name contains `encap`
+  cargo xtask bench micro -- --save-baseline before keep the result under a name
+  cargo xtask bench micro -- --baseline before      compare with it")]
 pub(crate) struct Args {
-    /// Arguments for criterion: a filter, --save-baseline NAME, --baseline NAME …
+    /// Arguments for the benchmark; or `micro` and arguments for criterion
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }
@@ -21,8 +24,33 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn main(args: &Args) -> Result<()> {
     setup::ensure(&[Purpose::Bench])?;
+    match args.args.split_first() {
+        Some((first, rest)) if first == "micro" => micro(rest),
+        _ => become_macro_benchmark(&args.args),
+    }
+}
+
+fn micro(args: &[OsString]) -> Result<()> {
+    let args = args.iter().skip_while(|arg| *arg == "--");
     // `--benches` keeps criterion's arguments away from the unit tests' harness, which refuses them.
     process::run(
-        process::cargo().args(["bench", "--package", "vxdp-benches", "--bench", "*", "--"]).args(&args.args),
+        process::cargo().args(["bench", "--package", "vxdp-benches", "--bench", "*", "--"]).args(args),
     )
+}
+
+/// Builds it and the daemon as they are released, and becomes it; returns only when that fails.
+fn become_macro_benchmark(args: &[OsString]) -> Result<()> {
+    process::run(process::cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "vxdp-control",
+        "--package",
+        "vxdp-benches",
+        "--bins",
+    ]))?;
+    // It looks for the daemon beside itself.
+    let mut program = process::privileged(&process::target_dir().join("release/vxdp-bench"))?;
+    program.current_dir(process::caller_dir()).args(args);
+    process::exec(&mut program)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf`: compiles the XDP programs, or checks that the committed object is what they compile to.
+//! `cargo xtask ebpf`: compiles the XDP programs, or checks that the committed objects are what they compile to.
 
 pub(crate) mod toolchain;
 
@@ -9,23 +9,33 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toolchain::{TARGET, Toolchain};
 
-/// The committed object.
-const OBJECT: &str = "ebpf/vxdp.bpf.o";
+/// A committed object and the program of the package that it is compiled from.
+struct Object {
+    file: &'static str,
+    binary: &'static str,
+}
 
-/// The committed note on what it was compiled with.
+/// The committed objects.
+const OBJECTS: [Object; 2] = [
+    Object { file: "ebpf/vxdp.bpf.o", binary: "vxdp-ebpf" },
+    Object { file: "ebpf/bench.bpf.o", binary: "vxdp-bench-ebpf" },
+];
+
+/// The committed note on what they were compiled with.
 const MADE_WITH: &str = "ebpf/vxdp.bpf.txt";
 
-/// Compile the XDP programs into ebpf/vxdp.bpf.o, which is committed beside their source.
+/// Compile the XDP programs into ebpf/vxdp.bpf.o and, for the benchmarks, ebpf/bench.bpf.o, which are committed
+/// beside their source.
 ///
 /// The toolchain is Debian's rustc-web, rust-web-src and llvm-22-dev, and a bpf-linker that is built once
 /// into the target directory. Where these cannot be had, rustup's nightly with rust-src and a bpf-linker in
 /// PATH serve as well, but may give other bytes.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask ebpf            after a change in ebpf/: compile, and replace the object
-  cargo xtask ebpf --check    compile, and compare with the object; exit code 1 if they differ")]
+  cargo xtask ebpf            after a change in ebpf/: compile, and replace the objects
+  cargo xtask ebpf --check    compile, and compare with the objects; exit code 1 if they differ")]
 pub(crate) struct Args {
-    /// Only compare; leave the committed object as it is
+    /// Only compare; leave the committed objects as they are
     #[arg(long)]
     check: bool,
 }
@@ -34,23 +44,24 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let toolchain = toolchain()?;
     eprintln!("compiling with {}", toolchain.versions);
-    let built_file = build(&toolchain)?;
-    let built = read(&built_file)?;
-    let object = process::root().join(OBJECT);
-    if args.check {
-        let difference = difference(&read(&object)?, &built);
-        return difference.map_or_else(
-            || {
-                println!("{OBJECT} is what its source compiles to ({} bytes)", built.len());
-                Ok(())
-            },
-            |difference| Err(complaint(&difference, &toolchain, &built_file)),
-        );
+    for object in &OBJECTS {
+        let built_file = build(&toolchain, object.binary)?;
+        let built = read(&built_file)?;
+        let (name, file) = (object.file, process::root().join(object.file));
+        if args.check {
+            if let Some(difference) = difference(&read(&file)?, &built) {
+                return Err(complaint(name, &difference, &toolchain, &built_file));
+            }
+            println!("{name} is what its source compiles to ({} bytes)", built.len());
+            continue;
+        }
+        let unchanged = std::fs::read(&file).is_ok_and(|old| old == built);
+        write(&file, &built)?;
+        println!("{name}: {} ({} bytes)", if unchanged { "unchanged" } else { "replaced" }, built.len());
     }
-    let unchanged = std::fs::read(&object).is_ok_and(|old| old == built);
-    write(&object, &built)?;
-    write(&process::root().join(MADE_WITH), format!("{}\n", toolchain.versions).as_bytes())?;
-    println!("{OBJECT}: {} ({} bytes)", if unchanged { "unchanged" } else { "replaced" }, built.len());
+    if !args.check {
+        write(&process::root().join(MADE_WITH), format!("{}\n", toolchain.versions).as_bytes())?;
+    }
     Ok(())
 }
 
@@ -67,15 +78,15 @@ fn toolchain() -> Result<Toolchain> {
     })
 }
 
-/// Compiles the programs; the file with the object.
-fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+/// Compiles `binary`; the file with the object.
+fn build(toolchain: &Toolchain, binary: &str) -> Result<PathBuf> {
     let target_dir = process::target_dir().join("bpf");
     let mut cargo = toolchain.cargo()?;
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rustflags()?);
     cargo.args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", TARGET]);
-    cargo.args(["--package", "vxdp-ebpf", "--bin", "vxdp-ebpf", "--features", "programs"]);
+    cargo.args(["--package", "vxdp-ebpf", "--bin", binary, "--features", "programs"]);
     process::run(cargo.arg("--target-dir").arg(&target_dir))?;
-    Ok(target_dir.join(TARGET).join("release/vxdp-ebpf"))
+    Ok(target_dir.join(TARGET).join("release").join(binary))
 }
 
 /// Flags with which every checkout gives the same bytes: nothing may depend on where it lies.
@@ -109,7 +120,7 @@ fn difference(committed: &[u8], built: &[u8]) -> Option<String> {
 }
 
 /// The error for an object that is not what its source compiles to, with the likely reason.
-fn complaint(difference: &str, toolchain: &Toolchain, built: &Path) -> anyhow::Error {
+fn complaint(object: &str, difference: &str, toolchain: &Toolchain, built: &Path) -> anyhow::Error {
     let made_with = std::fs::read_to_string(process::root().join(MADE_WITH)).unwrap_or_default();
     let reason = if made_with.trim() == toolchain.versions {
         "the source was changed without it".to_owned()
@@ -117,7 +128,7 @@ fn complaint(difference: &str, toolchain: &Toolchain, built: &Path) -> anyhow::E
         format!("it was made with {}, here it is {}", made_with.trim(), toolchain.versions)
     };
     anyhow::anyhow!(
-        "{OBJECT} is not what its source compiles to: {difference}. Probably {reason}. `cargo xtask ebpf` \
+        "{object} is not what its source compiles to: {difference}. Probably {reason}. `cargo xtask ebpf` \
          replaces it; to see what changed, run llvm-objdump -d on it and on {}",
         built.display()
     )

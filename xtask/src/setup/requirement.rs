@@ -192,7 +192,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "shows and changes links, routes and neighbours of the lab",
         what: Detect::Program("ip"),
-        purposes: &[Demo, Test],
+        purposes: &[Demo, Test, Bench],
         debian: &["iproute2"],
         fedora: "iproute",
         arch: "iproute2",
@@ -200,7 +200,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "the ping that crosses the overlay",
         what: Detect::Program("ping"),
-        purposes: &[Demo, Test],
+        purposes: &[Demo, Test, Bench],
         debian: &["iputils-ping"],
         fedora: "iputils",
         arch: "iputils",

@@ -1,0 +1,72 @@
+//! Generators: they send measuring frames out of container 1's `eth1`.
+
+mod live;
+mod pace;
+mod packet;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vxdp_lab::Place;
+
+use live::Live;
+use packet::Packet;
+
+/// How frames are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// skbs of a packet socket, as any program in a container makes them; sleeps between bursts.
+    Packet,
+    /// XDP frames that a program redirects out of the device (`BPF_F_TEST_XDP_LIVE_FRAMES`): cheap for the
+    /// machine, but no container's frames enter the host's veth like that, without an skb; and it spins.
+    Live,
+}
+
+impl Kind {
+    /// As on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Live => "live",
+        }
+    }
+
+    /// Whether it leaves its processor to others while no frame is due, so that processor time can be told
+    /// apart from its own.
+    pub fn sleeps(self) -> bool {
+        self != Self::Live
+    }
+
+    /// A generator of `frame` in `flows` flows (a power of two), out of `device` of `place`.
+    pub fn open(self, place: &Place, device: &str, frame: &[u8], flows: u32) -> Result<Box<dyn Generator>> {
+        ensure!(flows.is_power_of_two(), "{flows} flows: the number has to be a power of two");
+        Ok(match self {
+            Self::Packet => Box::new(Packet::open(place, device, frame, flows)?),
+            Self::Live => Box::new(Live::open(place, device, frame, flows)?),
+        })
+    }
+}
+
+/// Something that sends frames.
+pub trait Generator: Send {
+    /// Sends for `duration`.
+    fn run(&mut self, pace: Pace, duration: Duration) -> Result<Sent>;
+}
+
+/// How fast to send.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// As fast as the generator can.
+    Flat,
+    /// Frames per second.
+    Rate(f64),
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// Frames.
+    pub frames: u64,
+    /// From the first to the end of the last one.
+    pub elapsed: Duration,
+}

@@ -1,0 +1,56 @@
+//! `cost`: processor time of the whole machine for one frame.
+//!
+//! All subjects get the same rate, below the no-drop rate of each. The generator, the sink and the idle
+//! machine are measured at that rate on the plain wire, and subtracted; what remains is the path between the
+//! containers, less one veth.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::figure::{Sample, Unit};
+use crate::generator::Pace;
+use crate::rig::Traffic;
+use crate::session::{Session, Settings};
+
+/// Share of the lowest no-drop rate at which all are measured: high enough that batches form as they do in
+/// use, low enough that no subject loses a frame.
+const SHARE: f64 = 0.7;
+
+/// The kernel gives idle times in hundredths of a second: this many trials make that a hundredth of the result.
+const TRIALS: u32 = 4;
+
+/// The shortest and the longest frame, in one flow.
+pub(super) fn traffics(settings: &Settings) -> Vec<Traffic> {
+    let ends = [settings.frames.iter().min(), settings.frames.iter().max()];
+    let mut traffics: Vec<_> = ends.into_iter().flatten().map(|&frame| Traffic { frame, flows: 1 }).collect();
+    traffics.dedup();
+    traffics
+}
+
+pub(super) fn length(settings: &Settings) -> Duration {
+    settings.trial * TRIALS
+}
+
+pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Result<Vec<Sample>> {
+    let generator = session.settings.generator;
+    ensure!(
+        generator.sleeps(),
+        "the generator `{}` never sleeps: processor time needs another one",
+        generator.as_str()
+    );
+    let rate = session.lowest_no_drop_rate(traffic)? * SHARE;
+    ensure!(rate > 0.0, "one of the subjects has no rate without drops: there is nothing to compare at");
+    let (pace, length) = (Pace::Rate(rate), length(&session.settings));
+    let trial = session.rig(index, traffic)?.trial(pace, length)?;
+    let empty = session.calibrated_trial(traffic, pace, length)?;
+    let per_frame = |busy: Duration, frames: u64| busy.as_nanos() as f64 / frames.max(1) as f64;
+    let cost = per_frame(trial.busy, trial.received) - per_frame(empty.busy, empty.received);
+    let lost = trial.loss();
+    let note = (lost > 0.01).then(|| format!("{:.1} % of the frames were lost", lost * 100.0));
+    Ok(vec![
+        Sample { note, ..Sample::new("processor time", Unit::ProcessorTime, cost.max(0.0)) },
+        Sample::new("at", Unit::FramesPerSecond, trial.sent_rate()),
+        Sample::new("generator and sink", Unit::ProcessorTime, per_frame(empty.busy, empty.received)),
+    ])
+}

@@ -1,0 +1,160 @@
+//! `latency`: round trips of a UDP request between the containers, as histograms.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+
+use crate::figure::{Sample, Unit};
+use crate::frame::ADDRESS2;
+use crate::generator::Pace;
+use crate::rig::Traffic;
+use crate::session::{Session, Settings};
+use crate::subject::Subject;
+
+/// A request without an answer after this time is lost.
+const LOST: Duration = Duration::from_millis(200);
+/// How long the echo may take to notice that it is not needed any more.
+const ECHO_CHECK: Duration = Duration::from_millis(50);
+/// Time between two requests of the sparse kind.
+const SPARSE: Duration = Duration::from_millis(1);
+/// Bytes of a request: its frame is one of 64 bytes, the frame check sequence included.
+const REQUEST: usize = 18;
+/// What goes on beside the requests under load.
+const LOAD: Traffic = Traffic { frame: 64, flows: 1 };
+/// The common load, as a share of the lowest no-drop rate of all subjects.
+const EQUAL: f64 = 0.5;
+
+/// How requests are sent, and what else crosses meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The next as soon as the last was answered.
+    BackToBack,
+    /// One a millisecond: whoever waits for them sleeps in between.
+    Sparse,
+    /// Back to back, beside frames at half the subject's own no-drop rate.
+    HalfLoad,
+    /// Back to back, beside frames at the same rate for every subject.
+    EqualLoad,
+}
+
+impl Way {
+    pub(super) const ALL: [Self; 4] = [Self::BackToBack, Self::Sparse, Self::HalfLoad, Self::EqualLoad];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::BackToBack => "none, back to back",
+            Self::Sparse => "none, one a millisecond",
+            Self::HalfLoad => "half of its own no-drop rate",
+            Self::EqualLoad => "the same for all",
+        }
+    }
+}
+
+pub(super) fn length(settings: &Settings) -> Duration {
+    settings.trial * 3
+}
+
+pub(super) fn run(session: &mut Session, index: usize, way: Way) -> Result<Vec<Sample>> {
+    let length = length(&session.settings);
+    let load = match way {
+        Way::BackToBack | Way::Sparse => None,
+        Way::HalfLoad => Some(session.no_drop_rate(index, LOAD)? * 0.5),
+        Way::EqualLoad => Some(session.lowest_no_drop_rate(LOAD)? * EQUAL),
+    };
+    let pause = if way == Way::Sparse { SPARSE } else { Duration::ZERO };
+    session.subjects[index].warm_up()?;
+    let Some(rate) = load else {
+        return round_trips(&session.subjects[index], pause, length)?.samples();
+    };
+    let mut rig = session.rig(index, LOAD)?;
+    let subject = &session.subjects[index];
+    let (found, trial) = std::thread::scope(|scope| {
+        // A little longer than the requests, so that none of them is alone.
+        let beside = scope.spawn(|| rig.trial(Pace::Rate(rate), length + LOST));
+        let found = round_trips(subject, pause, length);
+        let trial = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (found, trial)
+    });
+    let (mut samples, trial) = (found?.samples()?, trial?);
+    samples.push(Sample::new("load", Unit::FramesPerSecond, trial.sent_rate()));
+    samples.push(Sample::new("load lost", Unit::Share, trial.loss()));
+    Ok(samples)
+}
+
+/// Round trips in nanoseconds, and requests without an answer.
+struct RoundTrips {
+    times: Histogram<u64>,
+    lost: u64,
+}
+
+impl RoundTrips {
+    fn samples(&self) -> Result<Vec<Sample>> {
+        ensure!(!self.times.is_empty(), "no request was answered");
+        let at = |metric, quantile| {
+            Sample::new(metric, Unit::Nanoseconds, self.times.value_at_quantile(quantile) as f64)
+        };
+        let mut samples = vec![at("p50", 0.5), at("p99", 0.99), at("p99.9", 0.999)];
+        samples.push(Sample::new("requests lost", Unit::Frames, self.lost as f64));
+        Ok(samples)
+    }
+}
+
+/// Sends requests from container 1 to an echo in container 2 for `length`.
+fn round_trips(subject: &Subject, pause: Duration, length: Duration) -> Result<RoundTrips> {
+    let [c1, c2] = &subject.containers;
+    let echo = c2.enter(|| Ok(UdpSocket::bind((Ipv4Addr::from(ADDRESS2), 0))?))?;
+    let client = c1.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
+    client.connect(echo.local_addr()?)?;
+    client.set_read_timeout(Some(LOST))?;
+    echo.set_read_timeout(Some(ECHO_CHECK))?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| answer(&echo, &done));
+        let asked = ask(&client, pause, length);
+        done.store(true, Ordering::Relaxed);
+        asked
+    })
+}
+
+/// Sends back what comes, until it is told to end.
+fn answer(echo: &UdpSocket, done: &AtomicBool) {
+    let mut buffer = [0; 2048];
+    while !done.load(Ordering::Relaxed) {
+        // A time limit that passed; or the client's, who will notice.
+        if let Ok((length, client)) = echo.recv_from(&mut buffer) {
+            let _ = echo.send_to(&buffer[..length], client);
+        }
+    }
+}
+
+fn ask(client: &UdpSocket, pause: Duration, length: Duration) -> Result<RoundTrips> {
+    let mut found = RoundTrips { times: Histogram::new_with_bounds(100, 10_000_000_000, 3)?, lost: 0 };
+    let (mut request, mut buffer) = ([0; REQUEST], [0; 2048]);
+    nix::sys::prctl::set_timerslack(1)?;
+    let (start, mut number) = (Instant::now(), 0_u64);
+    while start.elapsed() < length && !vxdp_lab::interrupted() {
+        number += 1;
+        request[..8].copy_from_slice(&number.to_ne_bytes());
+        let sent = Instant::now();
+        client.send(&request).context("while sending a request")?;
+        loop {
+            match client.recv(&mut buffer) {
+                // A late answer to a request that was given up.
+                Ok(length) if buffer[..length] != request => {}
+                Ok(_) => {
+                    found.times.saturating_record(sent.elapsed().as_nanos() as u64);
+                    break;
+                }
+                Err(_) => {
+                    found.lost += 1;
+                    break;
+                }
+            }
+        }
+        std::thread::sleep(pause.saturating_sub(sent.elapsed()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,4 @@
+//! What people and programs get to read.
+
+pub mod progress;
+pub mod table;

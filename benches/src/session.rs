@@ -1,0 +1,184 @@
+//! A session: subjects standing side by side, measured in turns (A B A B), and what is known of them so far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::figure::{Figure, Sample, median};
+use crate::generator::{self, Pace};
+use crate::measure::{Case, Measurement};
+use crate::report::progress::Progress;
+use crate::rig::{Rig, Traffic, Trial};
+use crate::search::{Outcome, Search};
+use crate::subject::{Kind, Subject};
+
+/// How thoroughly to measure.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How frames are made.
+    pub generator: generator::Kind,
+    /// Inner frame lengths in bytes.
+    pub frames: Vec<usize>,
+    /// Numbers of flows.
+    pub flows: Vec<u32>,
+    /// Repetitions of everything.
+    pub rounds: u32,
+    /// Length of one trial.
+    pub trial: Duration,
+    /// How no-drop rates are searched.
+    pub search: Search,
+}
+
+/// The subjects, and what is known of them.
+pub struct Session {
+    /// How thoroughly to measure.
+    pub settings: Settings,
+    /// What is measured.
+    pub subjects: Vec<Subject>,
+    /// The plain wire, for calibration.
+    wire: Subject,
+    calibrations: BTreeMap<Traffic, f64>,
+    no_drop: BTreeMap<(&'static str, Traffic), Vec<f64>>,
+}
+
+/// A generator that reaches less than this multiple of a path's rate is what limits it.
+const BOTTLENECK: f64 = 1.1;
+
+impl Session {
+    /// Builds every subject; `dataplane` are more lines for the `[dataplane]` section of modes of vxdp.
+    pub fn build(kinds: &[Kind], dataplane: &str, settings: Settings) -> Result<Self> {
+        let mut subjects = Vec::new();
+        for kind in kinds {
+            let built = kind.build(dataplane);
+            subjects.push(built.with_context(|| format!("while building `{}`", kind.as_str()))?);
+        }
+        let wire = Kind::None.build("").context("while building the calibration's wire")?;
+        Ok(Self { settings, subjects, wire, calibrations: BTreeMap::new(), no_drop: BTreeMap::new() })
+    }
+
+    /// Runs `measurement`: every case, every subject in turn, as often as the settings say.
+    pub fn run(&mut self, measurement: Measurement, progress: &mut Progress) -> Result<Vec<Figure>> {
+        let mut figures = Vec::new();
+        let cases = measurement.cases(&self.settings);
+        for _ in 0..self.settings.rounds {
+            for case in &cases {
+                for index in 0..self.subjects.len() {
+                    let name = self.subjects[index].kind.as_str();
+                    if vxdp_lab::interrupted() {
+                        bail!("interrupted");
+                    }
+                    progress.begin(measurement, name, case);
+                    let samples = measurement.run(self, index, case).with_context(|| {
+                        format!("{} of {name}, {}", measurement.as_str(), case.conditions().line())
+                    })?;
+                    progress.end(&samples);
+                    collect(&mut figures, measurement, name, case, samples);
+                }
+            }
+        }
+        Ok(figures)
+    }
+
+    /// What the generator can do into the sink with nothing in between, frames per second.
+    pub fn calibration(&mut self, traffic: Traffic) -> Result<f64> {
+        if let Some(rate) = self.calibrations.get(&traffic) {
+            return Ok(*rate);
+        }
+        let mut rig = Rig::open(&self.wire, self.settings.generator, traffic)?;
+        let rate = rig.trial(Pace::Flat, self.settings.trial)?.received_rate();
+        self.calibrations.insert(traffic, rate);
+        Ok(rate)
+    }
+
+    /// Every calibration so far.
+    pub fn calibrations(&self) -> &BTreeMap<Traffic, f64> {
+        &self.calibrations
+    }
+
+    /// A trial of generator and sink with nothing in between.
+    pub fn calibrated_trial(&self, traffic: Traffic, pace: Pace, duration: Duration) -> Result<Trial> {
+        Rig::open(&self.wire, self.settings.generator, traffic)?.trial(pace, duration)
+    }
+
+    /// A rig on subject number `index`, whose tables know both containers.
+    pub fn rig(&self, index: usize, traffic: Traffic) -> Result<Rig> {
+        let subject = &self.subjects[index];
+        subject.warm_up()?;
+        Rig::open(subject, self.settings.generator, traffic)
+    }
+
+    /// Searches the no-drop rate of a subject and remembers it; with it the trial that overloaded the path.
+    pub fn search(&mut self, index: usize, traffic: Traffic) -> Result<(f64, Trial)> {
+        let mut rig = self.rig(index, traffic)?;
+        let length = self.settings.trial;
+        let overload = rig.trial(Pace::Flat, length)?;
+        let search = self.settings.search;
+        // Under the fullest load a path can be slowed down without a loss: nothing to search then.
+        let rate = if overload.loss() <= search.tolerance {
+            overload.received_rate()
+        } else {
+            search.run(overload.sent_rate(), |rate| {
+                let trial = rig.trial(Pace::Rate(rate), length)?;
+                Ok(Outcome { sent_rate: trial.sent_rate(), loss: trial.loss() })
+            })?
+        };
+        self.no_drop.entry((self.subjects[index].kind.as_str(), traffic)).or_default().push(rate);
+        Ok((rate, overload))
+    }
+
+    /// The no-drop rate of a subject: the median of what is known, or else searched now.
+    pub fn no_drop_rate(&mut self, index: usize, traffic: Traffic) -> Result<f64> {
+        let key = (self.subjects[index].kind.as_str(), traffic);
+        if !self.no_drop.contains_key(&key) {
+            self.search(index, traffic)?;
+        }
+        Ok(median(&self.no_drop[&key]))
+    }
+
+    /// The lowest no-drop rate of all subjects.
+    pub fn lowest_no_drop_rate(&mut self, traffic: Traffic) -> Result<f64> {
+        let mut lowest = f64::INFINITY;
+        for index in 0..self.subjects.len() {
+            lowest = lowest.min(self.no_drop_rate(index, traffic)?);
+        }
+        Ok(lowest)
+    }
+
+    /// What has to be said about a figure of `rate` frames per second, if the generator is what limits it.
+    pub fn bottleneck(&mut self, traffic: Traffic, rate: f64) -> Result<Option<String>> {
+        let generator = self.calibration(traffic)?;
+        Ok((rate * BOTTLENECK > generator).then(|| "the generator was the bottleneck".to_owned()))
+    }
+}
+
+/// Puts samples with their repetitions.
+fn collect(
+    figures: &mut Vec<Figure>,
+    measurement: Measurement,
+    subject: &str,
+    case: &Case,
+    samples: Vec<Sample>,
+) {
+    for sample in samples {
+        let new = Figure {
+            measurement: measurement.as_str().to_owned(),
+            metric: sample.metric.to_owned(),
+            subject: subject.to_owned(),
+            conditions: case.conditions(),
+            unit: sample.unit,
+            samples: Vec::new(),
+            notes: Vec::new(),
+        };
+        let same = |figure: &Figure| figure.subject == new.subject && figure.compares_with(&new);
+        let index = figures.iter().position(same).unwrap_or_else(|| {
+            figures.push(new);
+            figures.len() - 1
+        });
+        let figure = &mut figures[index];
+        figure.samples.push(sample.value);
+        if let Some(note) = sample.note.filter(|note| !figure.notes.contains(note)) {
+            figure.notes.push(note);
+        }
+    }
+}
