@@ -121,7 +121,7 @@ proptest! {
         mut frame in (0usize..300, any::<bool>(), 0u8..4).prop_map(|(length, v4, ecn)| {
             [vec![2; 12], packet(length, v4, ecn)].concat()
         }),
-        tags in prop::collection::vec(prop_oneof![Just([0x81, 0]), Just([0x88, 0xa8])], 0..4),
+        tags in prop::collection::vec(prop_oneof![Just([0x81, 0]), Just([0x88, 0xa8])], 0..8),
         edits in prop::collection::vec((12usize..90, any::<u8>()), 0..4),
         cut in 0usize..400,
     ) {

@@ -117,6 +117,10 @@ fn is_right(ip: &Ip<'_>, datagram: &[u8]) -> bool {
 
 /// Carries a congestion mark inside (RFC 6040, section 4.2, figure 4); `None`: it cannot be carried.
 fn congest(frame: &mut [u8], inner: &Inner, outer: u8) -> Option<()> {
+    // To the kernel, a tagged frame carries no IP.
+    if inner.tags > 0 {
+        return Some(());
+    }
     let (at, is_v4) = match inner.network {
         Network::V4 { at, .. } => (at, true),
         Network::V6 { at, .. } => (at, false),
