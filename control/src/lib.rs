@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod capability;
 mod causes;
 pub mod cli;
 pub mod commands;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::capability;
 use crate::cli::RunArgs;
 use crate::config::{self, Config, Loaded, Mode};
 use crate::daemon::{self, IfRunning};
@@ -16,6 +17,7 @@ use crate::preflight;
 /// What is wrong with the configuration or the host, and what the kernel refused.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let loaded = load(&args.config.file, args.mode)?;
+    capability::give_up_the_rest().context("while giving up the capabilities that are not needed")?;
     let host = Netns::current().context("while opening the host's network namespace")?;
     // One thread for the kernel's notifications while the other one works.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
