@@ -331,9 +331,19 @@ fn zero_copy_is_refused_on_a_veth_when_it_is_required_and_reported_otherwise() {
         Worker::start(spec, &UmemSpec { zero_copy, ..UMEM }, &host.queue("nic0", 0), |_| Ok(()))
     };
     let refused = start(ZeroCopy::Require).err();
-    assert!(matches!(refused, Some(WorkerError::Open(OpenError::Bind { .. }))), "{refused:?}");
+    assert!(matches!(refused, Some(WorkerError::Open(OpenError::ZeroCopyRefused { .. }))), "{refused:?}");
     let worker = start(ZeroCopy::IfOffered).expect("copy mode is there");
     assert!(!worker.zero_copy());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_queue_that_the_device_does_not_have_is_named() {
+    let (host, far) = (Netns::new(), Netns::new());
+    veth(&host, "nic0", &far, "wire0");
+    let (spec, _, _) = spec(&Across::default(), PollMode::Interrupt);
+    let refused = Worker::start(spec, &UMEM, &host.queue("nic0", 77), |_| Ok(())).err();
+    assert!(matches!(refused, Some(WorkerError::Open(OpenError::Queue { queue: 77, .. }))), "{refused:?}");
 }
 
 #[test]

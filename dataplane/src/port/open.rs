@@ -120,6 +120,27 @@ pub enum OpenError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel refuses the queue, as it does where there is no such queue.
+    #[error(
+        "cannot bind an AF_XDP socket to queue {queue} of {device}, which seems to have fewer queues: use \
+         fewer `workers`, or give it more (ethtool -L)"
+    )]
+    Queue {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Zero-copy was required, and the device has none.
+    #[error("{device} has no zero-copy mode, which `zero_copy = \"require\"` asks for")]
+    ZeroCopyRefused {
+        /// The device.
+        device: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The UMEM is bound in zero-copy mode, and this device cannot do that.
     #[error("{device} has no zero-copy mode, which the underlay's socket asked for and both must share")]
     NoZeroCopy {
@@ -150,7 +171,7 @@ pub(crate) fn open_umem(
         let umem = XskUmem::new(spec)?;
         let shared = umem.share();
         let open = || XskPort::open(&shared, at.device, at.queue, &spec.rings, spec.zero_copy);
-        let port = patiently(open)?;
+        let port = patiently(open).map_err(|error| explained(error, spec.zero_copy))?;
         let zero_copy = port.zero_copy();
         let shared = Arc::new(Mutex::new(Some(shared)));
         Ok((umem, port, Opener { shared, rings: spec.rings, zero_copy }))
@@ -175,7 +196,7 @@ impl Opener {
             let umem = shared.as_ref().ok_or(OpenError::Ended)?;
             XskPort::open(umem, at.device, at.queue, &self.rings, ZeroCopy::Off)
         };
-        inside(at, || patiently(attempt)).map_err(|error| match error {
+        inside(at, || patiently(attempt)).map_err(|error| match explained(error, ZeroCopy::Off) {
             OpenError::Bind { device, source, .. }
                 if self.zero_copy && source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
             {
@@ -193,6 +214,20 @@ impl Opener {
     /// Lets go of the UMEM: no socket can be opened any more.
     pub(crate) fn close(&self) {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// The kernel's answers to `bind` that mean one thing here (`xp_assign_dev`, net/xdp/xsk_buff_pool.c).
+fn explained(error: OpenError, zero_copy: ZeroCopy) -> OpenError {
+    match error {
+        OpenError::Bind { device, queue, source } => match source.raw_os_error() {
+            Some(libc::EINVAL) => OpenError::Queue { device, queue, source },
+            Some(libc::EOPNOTSUPP) if zero_copy == ZeroCopy::Require => {
+                OpenError::ZeroCopyRefused { device, source }
+            }
+            _ => OpenError::Bind { device, queue, source },
+        },
+        other => other,
     }
 }
 

@@ -18,7 +18,7 @@ pub use handle::{Worker, WorkerError, WorkerExit, WorkerSpec};
 pub use shares::Shares;
 pub use sleep::{LONGEST_SLEEP, PollMode, SPIN};
 pub use sockets::{AttachError, Reclaimed};
-pub use stats::{Counter, SocketStats, WorkerStats};
+pub use stats::{Counter, SocketLoss, SocketStats, WorkerStats};
 pub use turn::Forward;
 
 pub use crate::port::frame::{AuditError, FrameCensus, Lent};

@@ -23,6 +23,47 @@ impl Counter {
     }
 }
 
+/// Declares [`SocketLoss`] once, so that the list, the names and the descriptions cannot drift apart.
+macro_rules! socket_losses {
+    ($($variant:ident $name:literal $counter:ident $text:literal,)*) => {
+        /// How the kernel loses a frame between an XDP program or a worker and the device: such frames never
+        /// got a [`DropReason`](crate::DropReason), because no worker saw them or saw them again.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum SocketLoss {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl SocketLoss {
+            /// Every way, in the order of the document.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The stable name: in `--json` and in `docs/counters.md`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl SocketStats {
+            /// Frames lost in this way.
+            pub fn lost(&self, way: SocketLoss) -> u64 {
+                match way { $(SocketLoss::$variant => self.$counter.get(),)* }
+            }
+        }
+    };
+}
+
+socket_losses! {
+    RxRingFull "rx_ring_full" kernel_rx_ring_full "The worker did not keep up: its RX ring was full.",
+    RxNoFrame "rx_no_frame" kernel_rx_dropped "The fill ring was empty, or the frame did not fit a buffer.",
+    TxRefused "tx_refused" tx_refused "The device dropped the frame instead of sending it.",
+    TxInvalid "tx_invalid" kernel_tx_invalid_descs "The kernel found a descriptor of the TX ring invalid.",
+}
+
 /// The figures of one socket; counters since it was opened unless they are said to be levels.
 #[derive(Debug, Default)]
 pub struct SocketStats {
