@@ -21,6 +21,11 @@ pub const TX_VLAN: &str = "tx-vlan-hw-insert";
 /// The same for 802.1ad tags.
 pub const TX_VLAN_STAG: &str = "tx-vlan-stag-hw-insert";
 
+/// The receiver takes 802.1Q tags off by hardware; an XDP program does not see them then.
+pub const RX_VLAN: &str = "rx-vlan-hw-parse";
+/// The same for 802.1ad tags.
+pub const RX_VLAN_STAG: &str = "rx-vlan-stag-hw-parse";
+
 // include/uapi/linux/ethtool_netlink.h
 const FEATURES_GET: u8 = 11;
 const FEATURES_SET: u8 = 12;
@@ -77,6 +82,16 @@ pub struct SwitchedOff {
 }
 
 impl SwitchedOff {
+    /// These features of the device, which were on.
+    pub fn new(device: &str, features: Vec<&'static str>) -> Self {
+        Self { device: device.to_owned(), features }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     /// What was on before.
     pub fn features(&self) -> &[&'static str] {
         &self.features

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use namespace::Host;
 use scenario::Scenario;
 use vxdp_control::config::{self, Config};
-use vxdp_control::engine::{Engine, EngineReport, pilot};
+use vxdp_control::engine::{Engine, EngineReport};
 use vxdp_control::kernel::Kernel;
 use vxdp_control::kernel::desired::{Desired, DesiredOverlay, DesiredPort, UnderlayFacts};
+use vxdp_control::xdp::BpfFs;
 
 /// One host: its namespace, its container's, its overlay's, and what runs over them.
 struct Side {
@@ -62,7 +63,7 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        pilot::clear(&self.config.control.socket);
+        BpfFs::remove(&self.config.control.socket.with_extension("bpf")).expect("unmounted");
     }
 }
 

@@ -32,6 +32,7 @@ struct Tables {
 impl Tables {
     async fn follow(host: &Host) -> Self {
         let source = Source {
+            macs: Vec::new(),
             netns: host.netns(),
             vni: Vni::from_wire([0, 0, 42]),
             port: 4789,

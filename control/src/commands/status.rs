@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use crate::api::status::{ContainerStatus, OverlayStatus, Status};
 use crate::api::{Request, client};
 use crate::cli::StatusArgs;
-use crate::engine::EngineReport;
 use crate::engine::pilot::ModeReport;
+use crate::engine::{EngineReport, LossCount};
 
 use super::table::{Table, ago};
 
@@ -114,6 +114,12 @@ fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
         if let Some(trouble) = &device.trouble {
             writeln!(text, "  {}: {trouble}", device.device)?;
         }
+        for limit in &device.limits {
+            writeln!(text, "  {}: {limit}", device.device)?;
+        }
+        for LossCount { loss, frames } in &device.lost {
+            writeln!(text, "  {}: lost {frames} frames: {loss}", device.device)?;
+        }
         if !device.switched_off.is_empty() {
             writeln!(text, "  {}: switched off for now: {}", device.device, device.switched_off.join(", "))?;
         }
@@ -155,7 +161,7 @@ fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> std::fmt::Result
 mod tests {
     use super::*;
     use crate::api::status::{ErrorStatus, ReconcileStatus, RemoteCounts, UnderlayStatus};
-    use crate::engine::{DeviceReport, Frames, VerdictCount};
+    use crate::engine::{DeviceReport, Frames, LossCount, VerdictCount};
     use vxdp_dataplane::wire::MacAddr;
 
     fn modes() -> ModeReport {
@@ -165,9 +171,11 @@ mod tests {
             vni,
             regime: Some("driver".into()),
             zero_copy: false,
+            limits: vec!["copy: veth ports only copy, and share its memory".into()],
             switched_off: vec!["tx-vlan-hw-insert".into()],
             trouble: None,
             verdicts: vec![VerdictCount { verdict: "redirected".into(), frames: 1_234_567_890 }],
+            lost: vec![LossCount { loss: "rx_ring_full".into(), frames: 1_234_567_890 }],
         };
         let engine = EngineReport {
             devices: vec![device("eth0", None), device("veth2", Some(16_777_215))],

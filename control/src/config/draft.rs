@@ -69,6 +69,7 @@ fn dataplane(table: &Table<'_>) -> Dataplane {
     Dataplane {
         mode: table.with_default("mode", value::mode),
         workers: table.with_default("workers", value::workers),
+        cpus: table.list("cpus", value::cpu),
         attach: table.with_default("attach", value::xdp_attach),
         zero_copy: table.with_default("zero_copy", value::zero_copy),
         poll: table.with_default("poll", value::poll),

@@ -81,6 +81,12 @@ pub(super) const DATAPLANE: Section = Section {
         ),
         key("workers", "1 to 256", Value("1"), "Queues used on the NIC and on every port, one thread each."),
         key(
+            "cpus",
+            "list of processor numbers, as many as `workers`",
+            Derived("wherever the scheduler puts them"),
+            "Processor of each worker, in the order of the queues.",
+        ),
+        key(
             "attach",
             "`\"auto\"`, `\"driver\"` or `\"generic\"`",
             Value("\"auto\""),

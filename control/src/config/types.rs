@@ -37,6 +37,8 @@ pub struct Dataplane {
     pub mode: Mode,
     /// Queues used on the NIC and on every port, one thread each.
     pub workers: u16,
+    /// The processor that each worker is pinned to; empty = not pinned.
+    pub cpus: Vec<u16>,
     /// Where the XDP program runs.
     pub attach: XdpAttach,
     /// Whether AF_XDP sockets are zero-copy.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::draft::{Draft, OverlayDraft, Placed};
 use super::types::min_mtu;
-use super::{Attach, IfName, Install, KeyPath, NsName, Underlay};
+use super::{Attach, Dataplane, IfName, Install, KeyPath, NsName, Underlay};
 
 /// Problems found so far: the item to blame and what is wrong with it.
 type Problems = Vec<(KeyPath, String)>;
@@ -26,6 +26,21 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
         }
     }
     unique_on_host(draft, problems);
+    one_processor_each(&draft.dataplane, problems);
+}
+
+/// Pinned workers have a processor each.
+fn one_processor_each(dataplane: &Dataplane, problems: &mut Problems) {
+    let Dataplane { workers, cpus, .. } = dataplane;
+    let path = KeyPath::root().key("dataplane").key("cpus");
+    if !cpus.is_empty() && cpus.len() != usize::from(*workers) {
+        let message = format!("{} processors for {workers} workers; expected as many", cpus.len());
+        problems.push((path.clone(), message));
+    }
+    let mut taken = Taken::new();
+    for (index, cpu) in cpus.iter().enumerate() {
+        taken.take(*cpu, path.index(index), format!("processor {cpu}"), problems);
+    }
 }
 
 /// Who has a value already.

@@ -105,6 +105,11 @@ pub(super) fn workers(value: &DeValue<'_>) -> Read<u16> {
     ranged(value, 1..=256)
 }
 
+/// The number of a processor, of which a `cpu_set_t` holds 1024.
+pub(super) fn cpu(value: &DeValue<'_>) -> Read<u16> {
+    ranged(value, 0..=1023)
+}
+
 pub(super) fn mtu(value: &DeValue<'_>) -> Read<u32> {
     // RFC 791 lets no IPv4 link have less; the kernel lets no vxlan device have more.
     ranged(value, 68..=65535)

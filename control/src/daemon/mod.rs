@@ -155,9 +155,9 @@ fn ledger_beside(socket: &Path) -> std::path::PathBuf {
 pub async fn down(socket: &Path) -> Result<Report, Error> {
     let _claim = Claim::new(socket)?;
     let host = Netns::current().map_err(system("open the network namespace of this process"))?;
-    let mut kernel = Kernel::open(host, &ledger_beside(socket)).await?;
+    let mut kernel = Kernel::open(host.clone(), &ledger_beside(socket)).await?;
     let report = kernel.down().await?;
-    pilot::clear(socket);
+    pilot::clear(&host, socket).await;
     Notes::remove(&Notes::path_beside(socket)).map_err(system("remove the notes of added rows"))?;
     Ok(report)
 }

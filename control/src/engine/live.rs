@@ -13,8 +13,9 @@ use vxdp_dataplane::worker::{Worker, WorkerExit};
 use vxdp_dataplane::{OverlayId, PortId, Stats, VtepId};
 
 use super::compile::{self, MapWrite, Path};
+use super::nic::Nic;
 use super::port::ServedPort;
-use super::report::{DeviceReport, EngineReport, verdicts};
+use super::report::{DeviceReport, EngineReport, losses, verdicts};
 use super::{Command, End, EngineError, settings};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
@@ -23,7 +24,7 @@ use crate::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use crate::mirror::nexthop::Resolution;
 use crate::mirror::state::Change;
 use crate::netns::Netns;
-use crate::xdp::{self, Attached, Capacity, Device, HEARTBEAT_MAX_AGE, Host, Instance, PortEntry, Programs};
+use crate::xdp::{self, Capacity, Device, HEARTBEAT_MAX_AGE, Host, PortEntry, Programs};
 
 /// How long frames that the programs have redirected already may be on their way into the rings when the
 /// switch is turned off: a program's run and the flush behind it, in the same soft interrupt. Too short
@@ -39,13 +40,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often ports that take no part are tried again: somebody may have taken another program off the device.
 /// The kernel carries their frames meanwhile, and a try takes a few milliseconds.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
-
-/// The NIC's part.
-pub(super) struct Nic {
-    pub(super) instance: Instance,
-    pub(super) attached: Attached,
-    pub(super) link: UnderlayLink,
-}
 
 /// A running engine.
 pub(super) struct Live {
@@ -299,15 +293,15 @@ impl Live {
     }
 
     async fn report(&mut self) -> EngineReport {
-        let nic = DeviceReport {
-            device: self.config.underlay.device.to_string(),
-            vni: None,
-            regime: Some(self.nic.attached.regime.to_string()),
-            zero_copy: self.workers.iter().all(Worker::zero_copy),
-            switched_off: Vec::new(),
-            trouble: None,
+        let zero_copy = self.workers.iter().all(Worker::zero_copy);
+        let copy = (!zero_copy).then(|| settings::why_copy(&self.config).to_owned());
+        let mut nic = DeviceReport {
+            zero_copy,
             verdicts: verdicts(&self.nic.instance),
+            lost: losses(self.workers.iter().map(Worker::underlay_stats)),
+            ..self.nic.report(&self.config)
         };
+        nic.limits.extend(copy);
         let followed = self.followed().await;
         let tables = self.publisher.tables();
         let resolved =
@@ -324,7 +318,10 @@ impl Live {
             refused: followed.refused,
             ..EngineReport::default()
         };
-        self.stats.iter().for_each(|stats| report.add_worker(stats));
+        let cpus = &self.config.dataplane.cpus;
+        for (queue, stats) in self.stats.iter().enumerate() {
+            report.add_worker(cpus.get(queue).copied(), stats);
+        }
         report
     }
 
@@ -351,8 +348,8 @@ impl Live {
             for worker in workers {
                 worker.stop(PATIENCE);
             }
-            drop(nic);
         });
+        nic.release().await;
         drop(asks);
         // The follower may be waiting for us to take its last facts.
         while facts.recv().await.is_some() {}

@@ -11,6 +11,7 @@
 
 pub mod compile;
 mod live;
+mod nic;
 pub mod pilot;
 mod port;
 mod report;
@@ -29,7 +30,7 @@ use vxdp_dataplane::worker::WorkerError;
 use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
-pub use report::{DeviceReport, DropCount, EngineReport, Frames, VerdictCount};
+pub use report::{DeviceReport, DropCount, EngineReport, Frames, LossCount, QueueReport, VerdictCount};
 
 /// Requests that wait for the engine.
 const COMMANDS: usize = 16;
@@ -62,6 +63,12 @@ pub enum EngineError {
     /// A worker cannot be had.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// Zero-copy was required, and cannot be had with containers.
+    #[error(
+        "`zero_copy = \"require\"` cannot be had: container ports are veths, which only copy, and all sockets \
+         of a worker share one memory and one mode; use \"auto\""
+    )]
+    ZeroCopy,
     /// A map of the programs cannot be written.
     #[error(transparent)]
     Map(#[from] xdp::TableError),

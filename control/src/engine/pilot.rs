@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 
+use super::nic;
 use super::start::bpffs_root;
 use super::{End, Engine, EngineReport};
 use crate::causes::chain;
@@ -200,21 +201,30 @@ impl Pilot {
         }
     }
 
-    /// Lands for good: the kernel carries everything, and nothing of the fast path is left on the host.
+    /// Lands for good: the kernel carries everything, and nothing of the fast path is left on the host, but for
+    /// the program of a NIC that its removal would reset. That one passes every frame.
     pub async fn stop(&self) {
         let mut inner = self.inner.lock().await;
         inner.built = false;
         inner.land("the daemon stops").await;
-        clear(&inner.config.control.socket);
+        let socket = &inner.config.control.socket;
+        let root = bpffs_root(socket);
+        BpfFs::release(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
+        if !root.exists() {
+            nic::restore_left(&self.host, socket).await;
+        }
     }
 }
 
-/// Removes what the engine of the daemon at `socket` has left, or one that was killed.
-pub fn clear(socket: &Path) {
+/// Removes what the engine of the daemon at `socket` has left on the host, or one that was killed.
+pub async fn clear(host: &Netns, socket: &Path) {
     let root = bpffs_root(socket);
-    if let Err(error) = BpfFs::remove(&root) {
-        tracing::warn!("cannot unmount {}: {error}", root.display());
-    }
+    BpfFs::remove(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
+    nic::restore_left(host, socket).await;
+}
+
+fn not_unmounted(root: &Path, error: &std::io::Error) {
+    tracing::warn!("cannot unmount {}: {error}", root.display());
 }
 
 impl Inner {

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use vxdp_dataplane::worker::{DeviceQueue, Worker};
+use vxdp_dataplane::worker::{DeviceQueue, SocketStats, Worker};
 use vxdp_dataplane::{OverlayId, PortId};
 
 use super::EngineError;
-use super::report::{DeviceReport, verdicts};
+use super::report::{DeviceReport, losses, verdicts};
 use crate::causes::chain;
 use crate::config::{Attach, Container, XdpAttach};
 use crate::container;
@@ -29,6 +30,7 @@ pub(super) struct ServedPort {
     vni: u32,
     instance: Option<Instance>,
     attached: Option<Attached>,
+    sockets: Vec<Arc<SocketStats>>,
     offloads: Option<Offloads>,
     trouble: Option<String>,
 }
@@ -43,8 +45,18 @@ struct Offloads {
 impl ServedPort {
     /// A port that does not take part yet.
     pub(super) fn new(id: PortId, overlay: OverlayId, position: usize, device: Device, vni: u32) -> Self {
-        let (instance, attached, offloads, trouble) = (None, None, None, None);
-        Self { id, overlay, position, device, vni, instance, attached, offloads, trouble }
+        Self {
+            id,
+            overlay,
+            position,
+            device,
+            vni,
+            instance: None,
+            attached: None,
+            sockets: Vec::new(),
+            offloads: None,
+            trouble: None,
+        }
     }
 
     /// Gives every worker its queue and attaches the program. On an error the port takes no part, and the
@@ -72,7 +84,7 @@ impl ServedPort {
     }
 
     fn attach_all(
-        &self,
+        &mut self,
         instance: &mut Instance,
         workers: &[Worker],
         mode: XdpAttach,
@@ -82,7 +94,7 @@ impl ServedPort {
             let install = |socket: std::os::fd::BorrowedFd<'_>| {
                 instance.set_socket(queue, socket).map_err(io::Error::other)
             };
-            worker.attach(self.id, &at, install)?;
+            self.sockets.push(worker.attach(self.id, &at, install)?);
         }
         Ok(instance.attach(&self.device, mode, None)?)
     }
@@ -148,9 +160,11 @@ impl ServedPort {
             vni: Some(self.vni),
             regime: self.attached.map(|attached| attached.regime.to_string()),
             zero_copy: false,
+            limits: self.instance.iter().flat_map(Instance::limits).collect(),
             switched_off: switched.map(|name| (*name).to_owned()).collect(),
             trouble: self.trouble.clone(),
             verdicts: self.instance.as_ref().map(verdicts).unwrap_or_default(),
+            lost: losses(self.sockets.iter()),
         }
     }
 }

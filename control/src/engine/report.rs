@@ -1,6 +1,9 @@
 //! What an engine says of itself.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use vxdp_dataplane::worker::{SocketLoss, SocketStats};
 use vxdp_dataplane::{DropReason, Flow, Stats};
 use vxdp_ebpf::Verdict;
 
@@ -27,18 +30,20 @@ pub struct EngineReport {
     pub locals: usize,
     /// Workers.
     pub workers: usize,
+    /// What each worker carried, in the order of the queues.
+    pub queues: Vec<QueueReport>,
     /// Times the tables were published.
     pub generation: u64,
     /// Notifications of the kernel that were lost and answered by a new dump.
     pub overflows: u64,
     /// Changes that an audit found and no notification had told.
     pub drift: u64,
-    /// Rows that are left to the kernel because the tables are full.
+    /// Times a row was left to the kernel because the tables are full; each look at all rows counts it again.
     pub refused: u64,
 }
 
 /// One device of the fast path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceReport {
     /// Its name.
     pub device: String,
@@ -48,12 +53,29 @@ pub struct DeviceReport {
     pub regime: Option<String>,
     /// Whether the device reads and writes our memory itself.
     pub zero_copy: bool,
+    /// Why its regime and its copy mode are not the best there are.
+    pub limits: Vec<String>,
     /// Offload features that were switched off for the time being.
     pub switched_off: Vec<String>,
     /// Why it takes no part, if it does not.
     pub trouble: Option<String>,
     /// What the program decided, in the order of the verdicts; those without a frame are left out.
     pub verdicts: Vec<VerdictCount>,
+    /// Frames that the kernel lost at the device's sockets; ways without a frame are left out.
+    pub lost: Vec<LossCount>,
+}
+
+/// What the worker of one queue carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// The queue.
+    pub queue: u16,
+    /// The processor that the worker is pinned to.
+    pub cpu: Option<u16>,
+    /// Frames that it sent into tunnels.
+    pub encap: Frames,
+    /// Frames that it took out of tunnels.
+    pub decap: Frames,
 }
 
 /// Frames and their inner bytes.
@@ -83,12 +105,24 @@ pub struct VerdictCount {
     pub frames: u64,
 }
 
+/// Frames lost at sockets in one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossCount {
+    /// Name of the way, as in `docs/counters.md`.
+    pub loss: String,
+    /// Frames.
+    pub frames: u64,
+}
+
 impl EngineReport {
     /// Adds the figures of one worker.
-    pub(super) fn add_worker(&mut self, stats: &Stats) {
+    pub(super) fn add_worker(&mut self, cpu: Option<u16>, stats: &Stats) {
+        let (encap, decap) = (stats.encap().into(), stats.decap().into());
+        let queue = u16::try_from(self.workers).unwrap_or(u16::MAX);
+        self.queues.push(QueueReport { queue, cpu, encap, decap });
         self.workers += 1;
-        self.encap.add(stats.encap());
-        self.decap.add(stats.decap());
+        self.encap.add(encap);
+        self.decap.add(decap);
         for &reason in DropReason::ALL {
             let frames = stats.drops(reason);
             if frames == 0 {
@@ -103,9 +137,15 @@ impl EngineReport {
 }
 
 impl Frames {
-    fn add(&mut self, flow: Flow) {
-        self.frames += flow.frames;
-        self.bytes += flow.bytes;
+    fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
+
+impl From<Flow> for Frames {
+    fn from(flow: Flow) -> Self {
+        Self { frames: flow.frames, bytes: flow.bytes }
     }
 }
 
@@ -116,4 +156,11 @@ pub(super) fn verdicts(instance: &Instance) -> Vec<VerdictCount> {
     let name =
         |(verdict, frames): (Verdict, u64)| VerdictCount { verdict: verdict.name().to_owned(), frames };
     counted.map(name).collect()
+}
+
+/// What the kernel lost at the sockets of a device.
+pub(super) fn losses<'a>(sockets: impl Iterator<Item = &'a Arc<SocketStats>> + Clone) -> Vec<LossCount> {
+    let lost = |way: SocketLoss| sockets.clone().map(|socket| socket.lost(way)).sum();
+    let counted = SocketLoss::ALL.iter().map(|way| (way, lost(*way))).filter(|(_, frames)| *frames > 0);
+    counted.map(|(way, frames)| LossCount { loss: way.name().to_owned(), frames }).collect()
 }

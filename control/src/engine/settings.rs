@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vxdp_dataplane::worker::{PollMode, UmemSpec, ZeroCopy};
 
+use super::EngineError;
 use super::compile::Path;
 use crate::config::{self, Config};
 use crate::kernel::desired::UnderlayFacts;
@@ -19,14 +20,33 @@ const HEADROOM: u32 = 256;
 /// The Ethernet header and one VLAN tag, which an MTU does not count.
 const ETHERNET_AND_TAG: u32 = 14 + 4;
 
+/// Whether the underlay's sockets are zero-copy; or why they cannot be as the configuration wants them.
+///
+/// A worker's sockets share one memory, and the kernel binds all of them in the mode of the first one. Ports
+/// are veths, which only copy: a zero-copy underlay would leave every container to the kernel.
+pub(super) fn zero_copy(config: &config::Config) -> Result<ZeroCopy, EngineError> {
+    let has_ports = config.overlays.iter().any(|overlay| !overlay.containers.is_empty());
+    match config.dataplane.zero_copy {
+        config::ZeroCopy::Off => Ok(ZeroCopy::Off),
+        config::ZeroCopy::Auto if has_ports => Ok(ZeroCopy::Off),
+        config::ZeroCopy::Auto => Ok(ZeroCopy::IfOffered),
+        config::ZeroCopy::Require if has_ports => Err(EngineError::ZeroCopy),
+        config::ZeroCopy::Require => Ok(ZeroCopy::Require),
+    }
+}
+
+/// Why the underlay's sockets copy, where they do.
+pub(super) fn why_copy(config: &config::Config) -> &'static str {
+    match (config.dataplane.zero_copy, zero_copy(config)) {
+        (config::ZeroCopy::Off, _) => "copy as `zero_copy` says",
+        (_, Ok(ZeroCopy::Off)) => "copy: veth ports only copy, and share its memory",
+        _ => "copy: the driver has no zero-copy",
+    }
+}
+
 /// The memory of a worker whose frames come from a device with this MTU. Frames that are still too long for
 /// it pass to the kernel.
-pub(super) fn umem(dataplane: &config::Dataplane, mtu: u32) -> UmemSpec {
-    let zero_copy = match dataplane.zero_copy {
-        config::ZeroCopy::Auto => ZeroCopy::IfOffered,
-        config::ZeroCopy::Require => ZeroCopy::Require,
-        config::ZeroCopy::Off => ZeroCopy::Off,
-    };
+pub(super) fn umem(zero_copy: ZeroCopy, mtu: u32) -> UmemSpec {
     let fits = mtu.saturating_add(ETHERNET_AND_TAG) <= UmemSpec::DEFAULT.frame_size - HEADROOM;
     let frame_size = if fits { UmemSpec::DEFAULT.frame_size } else { 4096 };
     UmemSpec { zero_copy, frame_size, ..UmemSpec::DEFAULT }

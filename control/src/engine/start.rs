@@ -11,14 +11,15 @@ use vxdp_dataplane::table::{Change as TableChange, Publisher, Underlay};
 use vxdp_dataplane::worker::{DeviceQueue, UmemSpec, Worker, WorkerExit, WorkerSpec};
 use vxdp_dataplane::{Local, OverlayId, Stats, Tables, Tunnel};
 
-use super::live::{Live, Nic};
+use super::live::Live;
+use super::nic::{Nic, Offloads};
 use super::{EngineError, compile, settings};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::mirror::fact::{Fact, Source, UnderlayLink};
 use crate::mirror::follow::Follower;
 use crate::netns::Netns;
-use crate::xdp::{BpfFs, Capacity, Device, HEARTBEAT_MAX_AGE, Host, Programs};
+use crate::xdp::{BpfFs, Capacity, Device, HEARTBEAT_MAX_AGE, Host, Instance, Programs};
 
 /// Facts and asks that wait between the follower and the engine; each is a batch.
 const QUEUE: usize = 16;
@@ -40,7 +41,7 @@ impl Live {
         let root = bpffs_root(&config.control.socket);
         let bpffs = BpfFs::open(&root)
             .map_err(|source| EngineError::BpfFs { path: root.display().to_string(), source })?;
-        let programs = Programs::new(bpffs, Capacity::default())?;
+        let programs = Programs::new(bpffs.clone(), Capacity::default())?;
         let mut maps = programs.tables()?;
         let sources = config.overlays.iter().map(source).collect::<Result<Vec<_>, _>>()?;
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Lost(chain(&*error));
@@ -53,7 +54,7 @@ impl Live {
         let link = underlay(&first, device)?;
         let path = settings::path(&host, local.is_ipv4(), link.mtu);
         let mut publisher = Publisher::new(Tables::new(Underlay { local, mac: link.mac }));
-        let umem = settings::umem(&config.dataplane, link.mtu);
+        let umem = settings::umem(settings::zero_copy(&config)?, link.mtu);
         let longest = settings::longest(&umem);
         let (mac, heartbeat_max_age) = (link.mac, HEARTBEAT_MAX_AGE);
         maps.set_host(Host { local, mac, max_frame: longest, heartbeat_max_age })?;
@@ -65,8 +66,9 @@ impl Live {
         }
         publisher.change(&segments)?;
         let (exit, exits) = mpsc::unbounded_channel();
-        let (queues, nic) =
-            block_in_place(|| start_workers(&config, &host, &programs, &publisher, &umem, link, exit))?;
+        let (queues, instance) =
+            block_in_place(|| start_workers(&config, &host, &programs, &publisher, &umem, exit))?;
+        let nic = attach_nic(instance, &config, &host, bpffs, link).await?;
         let (workers, stats) = queues.into_iter().map(|queue| (queue.worker, queue.stats)).unzip();
         let mut live = Self {
             config,
@@ -118,6 +120,7 @@ fn source(overlay: &Overlay) -> Result<Source, EngineError> {
         bridge: overlay.bridge.to_string(),
         vxlan: overlay.vxlan.to_string(),
         ports: overlay.containers.iter().map(|container| container.host_interface.to_string()).collect(),
+        macs: overlay.containers.iter().map(|container| container.mac).collect(),
     })
 }
 
@@ -137,17 +140,15 @@ fn underlay(facts: &[Fact], device: &str) -> Result<UnderlayLink, EngineError> {
     link.ok_or_else(|| EngineError::Lost(format!("there is no underlay device `{device}`")))
 }
 
-/// Starts one worker per queue, and attaches the program of the NIC behind them.
+/// Starts one worker per queue; their sockets wait in the program of the NIC, which is not attached yet.
 fn start_workers(
     config: &Config,
     host: &Netns,
     programs: &Programs,
     publisher: &Publisher,
     umem: &UmemSpec,
-    link: UnderlayLink,
     exit: mpsc::UnboundedSender<(u16, WorkerExit)>,
-) -> Result<(Vec<Queue>, Nic), EngineError> {
-    let device = Device { netns: host.clone(), index: link.device, name: config.underlay.device.to_string() };
+) -> Result<(Vec<Queue>, Instance), EngineError> {
     let mut instance = programs.underlay()?;
     let mut queues = Vec::new();
     for queue in 0..config.dataplane.workers.max(1) {
@@ -159,19 +160,32 @@ fn start_workers(
         let exit = exit.clone();
         let spec = WorkerSpec {
             name: format!("vxdp-{queue}"),
-            cpu: None,
+            cpu: config.dataplane.cpus.get(usize::from(queue)).copied().map(usize::from),
             poll: settings::poll(&config.dataplane),
             forward: Tunnel::new(publisher.reader(), local),
             // A beat that cannot be written is a worker that seems stuck: the frames pass.
             heartbeat: Box::new(move |now| drop(beats.beat(queue.into(), now.0))),
             on_exit: Box::new(move |ended| drop(exit.send((queue, ended.clone())))),
         };
-        let at = DeviceQueue { netns: host.as_fd(), device: &device.name, queue: queue.into() };
+        let at =
+            DeviceQueue { netns: host.as_fd(), device: config.underlay.device.as_str(), queue: queue.into() };
         let worker = Worker::start(spec, umem, &at, |socket| {
             instance.set_socket(queue.into(), socket).map_err(std::io::Error::other)
         })?;
         queues.push(Queue { worker, stats });
     }
-    let attached = instance.attach(&device, config.dataplane.attach, None)?;
-    Ok((queues, Nic { instance, attached, link }))
+    Ok((queues, instance))
+}
+
+async fn attach_nic(
+    instance: Instance,
+    config: &Config,
+    host: &Netns,
+    bpffs: BpfFs,
+    link: UnderlayLink,
+) -> Result<Nic, EngineError> {
+    let name = config.underlay.device.to_string();
+    let offloads = Offloads::switch_off(host, &name, &config.control.socket).await;
+    let device = Device { netns: host.clone(), index: link.device, name };
+    Nic::attach(instance, &device, config, &bpffs, link, offloads).await
 }

@@ -8,8 +8,8 @@ use netlink_packet_route::link::LinkMessage;
 use vxdp_dataplane::OverlayId;
 
 use super::fact::Fact;
-use super::fdb::Fdb;
-use super::follow::{CAPACITY, Failure, Follower, Namespace};
+use super::fdb::{Fdb, Limits};
+use super::follow::{Failure, Follower, LIMITS, Namespace, empty_fdb};
 use super::link::{find_underlay, name_of};
 use super::message::{NeighbourRow, Row};
 use super::query;
@@ -58,22 +58,44 @@ impl Follower {
         for overlay in &self.namespaces[namespace].overlays {
             let source = &self.sources[usize::from(overlay.get())];
             let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
-            fresh.insert(*overlay, Fdb::new(source.vni, source.port, vxlan));
+            fresh.insert(*overlay, empty_fdb(source, vxlan));
         }
+        let mut newcomers: HashMap<OverlayId, usize> = HashMap::new();
         let mut rows = Box::pin(query::rows(&handle, AddressFamily::Bridge));
         while let Some(row) = rows.try_next().await? {
-            let fdb = self.overlay_of(namespace, &row).and_then(|overlay| fresh.get_mut(&overlay));
-            let Some(fdb) = fdb.filter(|fdb| fdb.len() < CAPACITY || fdb.knows(&row)) else { continue };
+            let Some(overlay) = self.overlay_of(namespace, &row) else { continue };
+            let Some(fdb) = fresh.get_mut(&overlay) else { continue };
+            let (stays, learned) = (self.is_mirrored(overlay, &row), fdb.learned());
+            let newcomers = newcomers.entry(overlay).or_default();
+            if !fdb.has_room_for(&row, self.dump_limits(overlay, stays, *newcomers)) {
+                self.counters.refused += 1;
+                continue;
+            }
             match row {
                 Row::Bridge(row) => fdb.bridge_row(&row),
                 Row::Tunnel(row) => fdb.tunnel_row(&row),
                 Row::Neighbour(_) => None,
             };
+            if !stays && fdb.learned() > learned {
+                *newcomers += 1;
+            }
         }
         for (overlay, fdb) in fresh {
             work.take(self.mirror.dumped(overlay, fdb));
         }
         Ok(())
+    }
+
+    /// The limits that hold for a row of a dump: learned MACs that were mirrored before keep their place, and the
+    /// rest is for others. By the order of the dump alone, a flood of made-up MACs would push known ones out.
+    fn dump_limits(&self, overlay: OverlayId, stays: bool, newcomers: usize) -> Limits {
+        let before = self.mirror.fdb(overlay).map_or(0, Fdb::learned);
+        let room = newcomers < LIMITS.learned.saturating_sub(before);
+        Limits { learned: if stays || room { usize::MAX } else { 0 }, ..LIMITS }
+    }
+
+    fn is_mirrored(&self, overlay: OverlayId, row: &Row) -> bool {
+        self.mirror.fdb(overlay).zip(row.mac()).is_some_and(|(fdb, mac)| fdb.knows(mac))
     }
 
     fn port_facts(

@@ -22,6 +22,8 @@ pub struct Source {
     pub vxlan: String,
     /// Names of the container ports on the bridge.
     pub ports: Vec<String>,
+    /// MACs of the containers behind them.
+    pub macs: Vec<MacAddr>,
 }
 
 /// What the fast path must know.
@@ -100,7 +102,7 @@ pub struct FollowCounters {
     pub audits: u64,
     /// Changes that an audit found and no notification had told.
     pub drift: u64,
-    /// Rows that stayed with the kernel because the mirror is full.
+    /// Times a row stayed with the kernel because the mirror is full; each dump counts it again.
     pub refused: u64,
 }
 

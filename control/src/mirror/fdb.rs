@@ -44,6 +44,16 @@ enum Tunnel {
     Special,
 }
 
+/// How many MACs of an overlay are mirrored; more stay with the kernel, so that addresses which anybody can
+/// make up do not grow this process without bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// All of them.
+    pub macs: usize,
+    /// Those that were only learned from traffic. What was configured keeps its place whatever is learned.
+    pub learned: usize,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     tunnel: Tunnel,
@@ -58,6 +68,14 @@ impl Default for Entry {
     }
 }
 
+impl Entry {
+    /// Whether no row of it was added by anybody.
+    fn is_learned(&self) -> bool {
+        let bridge = self.bridge.is_none_or(|(_, life)| life == Life::Dynamic);
+        bridge && (self.tunnel == Tunnel::None || self.tunnel_life == Life::Dynamic)
+    }
+}
+
 /// The forwarding rows of one overlay.
 #[derive(Debug)]
 pub struct Fdb {
@@ -65,6 +83,10 @@ pub struct Fdb {
     port: u16,
     vxlan: u32,
     entries: HashMap<MacAddr, Entry>,
+    /// Entries that were only learned.
+    learned: usize,
+    /// MACs that have a place whatever else is learned.
+    expected: Vec<MacAddr>,
 }
 
 /// Which of a MAC's rows age out when nobody uses them.
@@ -79,7 +101,23 @@ pub struct Ageing {
 impl Fdb {
     /// An empty table of the overlay with this VNI and UDP port, whose vxlan device has index `vxlan`.
     pub fn new(vni: Vni, port: u16, vxlan: u32) -> Self {
-        Self { vni, port, vxlan, entries: HashMap::new() }
+        Self { vni, port, vxlan, entries: HashMap::new(), learned: 0, expected: Vec::new() }
+    }
+
+    /// The same with a place for these MACs whatever else is learned: the containers of the configuration, which
+    /// are learned as everybody is.
+    pub fn expecting(self, macs: &[MacAddr]) -> Self {
+        Self { expected: macs.to_vec(), ..self }
+    }
+
+    /// Number of MACs that were only learned.
+    pub fn learned(&self) -> usize {
+        self.learned
+    }
+
+    /// Whether this MAC has any row.
+    pub fn knows(&self, mac: MacAddr) -> bool {
+        self.entries.contains_key(&mac)
     }
 
     /// Index of the vxlan device.
@@ -97,9 +135,16 @@ impl Fdb {
         self.entries.is_empty()
     }
 
-    /// Whether the row's MAC has any row yet.
-    pub fn knows(&self, row: &Row) -> bool {
-        row.mac().is_some_and(|mac| self.entries.contains_key(&mac))
+    /// Whether the row's MAC is mirrored, or can be.
+    pub fn has_room_for(&self, row: &Row, limits: Limits) -> bool {
+        let life = match row {
+            Row::Bridge(row) => row.life,
+            Row::Tunnel(row) => row.life,
+            Row::Neighbour(_) => return false,
+        };
+        let room = life != Life::Dynamic || self.learned < limits.learned;
+        let has_place = |mac| self.knows(mac) || self.expected.contains(&mac);
+        (room && self.len() < limits.macs) || row.mac().is_some_and(has_place)
     }
 
     /// The fast path's target of `mac`.
@@ -182,7 +227,9 @@ impl Fdb {
     }
 
     fn update(&mut self, mac: MacAddr, change: impl FnOnce(&mut Entry)) -> Option<TargetChange> {
+        let is_new = !self.entries.contains_key(&mac);
         let entry = self.entries.entry(mac).or_default();
+        let was_learned = !is_new && entry.is_learned();
         change(entry);
         let target = match (entry.bridge, entry.tunnel) {
             // The kernel takes a row for a group address, and forwards by its multicast database all the same.
@@ -195,7 +242,10 @@ impl Fdb {
             _ => None,
         };
         let before = std::mem::replace(&mut entry.target, target);
-        if entry.bridge.is_none() && entry.tunnel == Tunnel::None {
+        let is_empty = entry.bridge.is_none() && entry.tunnel == Tunnel::None;
+        let is_learned = !is_empty && entry.is_learned();
+        self.learned = self.learned + usize::from(is_learned) - usize::from(was_learned);
+        if is_empty {
             self.entries.remove(&mac);
         }
         (before != target).then_some(TargetChange { mac, target })
@@ -316,6 +366,35 @@ mod tests {
         assert_eq!(fdb.tunnel_row(&TunnelRow { mac: group, ..tunnel(ip(22)) }), None);
         assert_eq!(fdb.bridge_row(&BridgeRow { mac: group, ..bridge(6) }), None);
         assert_eq!(fdb.targets().count(), 0);
+    }
+
+    #[test]
+    fn learned_macs_have_a_limit_of_their_own_and_configured_ones_do_not_count() {
+        let limits = Limits { macs: 3, learned: 1 };
+        let learned = |last| {
+            let mac = MacAddr::new([2, 0, 0, 0, 0, last]);
+            BridgeRow { mac, life: Life::Dynamic, ..bridge(VXLAN) }
+        };
+        let mut fdb = known();
+        assert!(fdb.has_room_for(&Row::Bridge(learned(1)), limits));
+        fdb.bridge_row(&learned(1));
+        fdb.bridge_row(&learned(1));
+        assert!(!fdb.has_room_for(&Row::Bridge(learned(2)), limits));
+        let first_again = TunnelRow { mac: learned(1).mac, life: Life::Dynamic, ..tunnel(ip(22)) };
+        assert!(fdb.has_room_for(&Row::Tunnel(first_again), limits));
+        let configured = BridgeRow { life: Life::Static, ..learned(3) };
+        assert!(fdb.has_room_for(&Row::Bridge(configured), limits));
+        // One that somebody adds later makes room for another one, and so does one that goes.
+        fdb.bridge_row(&BridgeRow { life: Life::Static, ..learned(1) });
+        assert!(fdb.has_room_for(&Row::Bridge(learned(2)), limits));
+        fdb.bridge_row(&learned(2));
+        assert!(!fdb.has_room_for(&Row::Bridge(configured), limits), "three MACs are all there may be");
+        fdb.bridge_row_gone(&learned(2));
+        assert!(fdb.has_room_for(&Row::Bridge(learned(4)), limits));
+        let full = Limits { macs: 0, learned: 0 };
+        assert!(!fdb.has_room_for(&Row::Bridge(learned(5)), full));
+        let fdb = fdb.expecting(&[learned(5).mac]);
+        assert!(fdb.has_room_for(&Row::Bridge(learned(5)), full), "a container of ours");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::wire::MacAddr;
 
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
-use super::fdb::Fdb;
+use super::fdb::{Fdb, Limits};
 use super::link::{find_underlay, name_of};
 use super::message::Row;
 use super::query;
@@ -26,10 +26,13 @@ use super::work::Work;
 use crate::netns::Netns;
 use crate::watch::{Notice, Watch};
 
-/// MACs and VTEPs mirrored per overlay; more stay with the kernel.
+/// MACs mirrored per overlay; more stay with the kernel.
 ///
 /// Two million rows take about 200 MiB here and as much in the tables: the stated one million fit with room.
-pub(super) const CAPACITY: usize = 2 << 20;
+/// 16,384 learned ones are twice what Open vSwitch learns on a bridge by default: more stations than a segment
+/// without a control plane has, and no more than one shall cost us who makes addresses up. The kernel goes on
+/// carrying those beyond.
+pub(super) const LIMITS: Limits = Limits { macs: 2 << 20, learned: 1 << 14 };
 
 /// Notices that wait between a watch and the follower. Few on purpose: the kernel's buffer is the queue.
 const NOTICES: usize = 16;
@@ -66,7 +69,7 @@ pub struct Follower {
     pub(super) mirror: Mirror,
     notices: mpsc::Receiver<(From, io::Result<Notice>)>,
     kept: BTreeSet<IpAddr>,
-    counters: FollowCounters,
+    pub(super) counters: FollowCounters,
     _watches: JoinSet<()>,
 }
 
@@ -103,7 +106,7 @@ impl Follower {
         }
         let host = host.netlink()?;
         let underlay_link = find_underlay(&host, underlay).await?;
-        let empty = sources.iter().map(|source| Fdb::new(source.vni, source.port, 0)).collect();
+        let empty = sources.iter().map(|source| empty_fdb(source, 0)).collect();
         let device = underlay_link.map_or(0, |link| link.device);
         Ok(Self {
             sources,
@@ -111,7 +114,7 @@ impl Follower {
             underlay: underlay_link,
             host,
             namespaces,
-            mirror: Mirror::new(device, empty, CAPACITY),
+            mirror: Mirror::new(device, empty, LIMITS),
             notices,
             kept: BTreeSet::new(),
             counters: FollowCounters::default(),
@@ -299,7 +302,8 @@ impl Follower {
             Ask::Used(macs) => self.refresh(macs).await,
             // Whoever asked may have gone.
             Ask::Counters(reply) => {
-                _ = reply.send(FollowCounters { refused: self.mirror.refused(), ..self.counters })
+                let refused = self.counters.refused + self.mirror.refused();
+                _ = reply.send(FollowCounters { refused, ..self.counters });
             }
         }
         self.settle(work, out).await
@@ -336,6 +340,11 @@ impl Follower {
             let _ = query::release(&self.host, device, *hop).await;
         }
     }
+}
+
+/// The table of an overlay without a row.
+pub(super) fn empty_fdb(source: &Source, vxlan: u32) -> Fdb {
+    Fdb::new(source.vni, source.port, vxlan).expecting(&source.macs)
 }
 
 async fn forward(mut watch: Watch, from: From, sender: mpsc::Sender<(From, io::Result<Notice>)>) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::{OverlayId, PortId, VtepId};
 
-use super::fdb::{Ageing, Fdb, Target, TargetChange};
+use super::fdb::{Ageing, Fdb, Limits, Target, TargetChange};
 use super::message::{NeighbourRow, Row};
 use super::nexthop::{Nexthops, Resolution, Route};
 
@@ -77,23 +77,22 @@ pub struct Mirror {
     nexthops: Nexthops,
     vteps: HashMap<IpAddr, VtepEntry>,
     free: Vec<VtepId>,
-    capacity: usize,
+    limits: Limits,
     refused: u64,
 }
 
 impl Mirror {
     /// An empty mirror of overlays whose tables are `fdbs`, over the underlay device with index `underlay`.
     ///
-    /// At most `capacity` MACs of an overlay and as many VTEPs are mirrored: rows beyond stay with the
-    /// kernel, so that spoofed addresses cannot grow this process without bound.
-    pub fn new(underlay: u32, fdbs: Vec<Fdb>, capacity: usize) -> Self {
+    /// Rows beyond the `limits` of each overlay stay with the kernel.
+    pub fn new(underlay: u32, fdbs: Vec<Fdb>, limits: Limits) -> Self {
         let overlays = fdbs.into_iter().map(|fdb| Overlay { fdb, ports: HashMap::new() }).collect();
         Self {
             overlays,
             nexthops: Nexthops::new(underlay),
             vteps: HashMap::new(),
             free: Vec::new(),
-            capacity,
+            limits,
             refused: 0,
         }
     }
@@ -131,11 +130,11 @@ impl Mirror {
     /// A row of an overlay's namespace appeared, changed (`present`) or went.
     pub fn row(&mut self, overlay: OverlayId, row: &Row, present: bool) -> Effects {
         let mut effects = Effects::default();
-        let capacity = self.capacity;
+        let limits = self.limits;
         let Some(entry) = self.overlays.get_mut(usize::from(overlay.get())) else { return effects };
         let fdb = &mut entry.fdb;
         let (Row::Bridge(_) | Row::Tunnel(_)) = row else { return effects };
-        if present && fdb.len() >= capacity && !fdb.knows(row) {
+        if present && !fdb.has_room_for(row, limits) {
             self.refused += 1;
             return effects;
         }
@@ -310,7 +309,7 @@ mod tests {
     }
 
     fn mirror() -> Mirror {
-        Mirror::new(NIC, vec![fdb(), fdb()], 1000)
+        Mirror::new(NIC, vec![fdb(), fdb()], Limits { macs: 1000, learned: 1000 })
     }
 
     fn tunnel(last: u8, vtep: IpAddr) -> Row {
@@ -409,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_full_mirror_leaves_new_macs_to_the_kernel_and_keeps_following_known_ones() {
-        let mut mirror = Mirror::new(NIC, vec![fdb()], 1);
+        let mut mirror = Mirror::new(NIC, vec![fdb()], Limits { macs: 1, learned: 1 });
         learn(&mut mirror, 0, 3, ip(22));
         assert_eq!(learn(&mut mirror, 0, 4, ip(22)), Effects::default());
         assert_eq!(mirror.refused(), 2);

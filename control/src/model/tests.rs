@@ -58,6 +58,7 @@ pub(crate) fn config() -> Config {
         dataplane: Dataplane {
             mode: Mode::Kernel,
             workers: 1,
+            cpus: Vec::new(),
             attach: XdpAttach::Auto,
             zero_copy: ZeroCopy::Auto,
             poll: Poll::Adaptive,

@@ -2,6 +2,7 @@
 
 mod port;
 mod privilege;
+mod processor;
 mod underlay;
 
 use std::io;
@@ -38,6 +39,10 @@ pub async fn check(loaded: &Loaded, host: &Netns) -> Result<UnderlayFacts, Prefl
     }
     let mut problems = Vec::new();
     let facts = underlay::look(loaded, host, &mut problems).await?;
+    for (index, cpu) in loaded.config.dataplane.cpus.iter().enumerate() {
+        let path = KeyPath::root().key("dataplane").key("cpus").index(index);
+        problems.extend(processor::problem(*cpu)?.map(|message| loaded.source.problem(&path, message)));
+    }
     for (index, overlay) in loaded.config.overlays.iter().enumerate() {
         let path = KeyPath::overlay(index);
         if let Some(facts) = &facts {

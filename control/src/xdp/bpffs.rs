@@ -34,6 +34,14 @@ impl BpfFs {
         self.root.join(name)
     }
 
+    /// Unmounts and removes `root`, unless a link is pinned there, which a later process will take over.
+    pub fn release(root: &Path) -> io::Result<()> {
+        if root.exists() && fs::read_dir(root)?.next().is_some() {
+            return Ok(());
+        }
+        Self::remove(root)
+    }
+
     /// Unmounts and removes `root`: whatever is pinned there and nobody holds otherwise is detached.
     ///
     /// Nothing there is success.

@@ -5,10 +5,13 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use super::instance::AttachError;
 use crate::netns::Netns;
 
 /// A network device.
@@ -54,6 +57,26 @@ impl Device {
             LinkAttribute::Xdp(xdp) => attached(xdp),
             _ => None,
         }))
+    }
+}
+
+impl Device {
+    /// Whether taking a program off resets the device's queues, as the drivers of NICs do: a pause of seconds.
+    ///
+    /// A veth does not, and while it carries a program, its peer has no segmentation offload; so there the
+    /// program is better taken off.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attached`].
+    pub fn resets_on_detach(&self) -> Result<bool, AttachError> {
+        let failed = |source| AttachError::Device { device: self.to_string(), source };
+        let link = self.netns.run(|| link(self.index)).map_err(failed)?;
+        let mut infos = link.attributes.iter().filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
+        Ok(!infos.any(|infos| infos.contains(&LinkInfo::Kind(InfoKind::Veth))))
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Instance {
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
     link: Option<Link>,
+    /// Why the program does not run in the driver, where it does not.
+    limit: Option<String>,
 }
 
 struct Link {
@@ -100,15 +102,15 @@ impl Instance {
         sockets: XskMap<MapData>,
         counters: PerCpuArray<MapData, u64>,
     ) -> Self {
-        Self { object, program, sockets, counters, link: None }
+        Self { object, program, sockets, counters, link: None, limit: None }
     }
 
     /// Attaches the program to `device` and says where it runs now.
     ///
     /// With `keep`, a path of [`BpfFs::link`](super::BpfFs::link), the link is pinned there, so that the
     /// program stays on the device when this process ends; a link that an earlier process left there is
-    /// taken over, unless `mode` rules its regime out. A device that carries any other XDP program is left
-    /// alone.
+    /// taken over, unless `mode` rules its regime out. In generic mode no driver is touched and nothing is
+    /// kept. A device that carries any other XDP program is left alone.
     pub fn attach(
         &mut self,
         device: &Device,
@@ -135,19 +137,22 @@ impl Instance {
                 self.create(device, mode)?
             }
         };
+        let present = look(device)?.ok_or_else(|| AttachError::Device {
+            device: device.to_string(),
+            source: io::Error::other("the program vanished at once"),
+        })?;
+        let keep = keep.filter(|_| present.regime != Regime::Generic);
         let link = match keep {
             Some(path) if !path.exists() => link.pin(path).map_err(lost(device))?.into(),
             _ => link,
         };
         self.link = Some(Link { link, device: device.clone(), pin: keep.map(Path::to_owned) });
-        look(device)?.ok_or_else(|| AttachError::Device {
-            device: device.to_string(),
-            source: io::Error::other("the program vanished at once"),
-        })
+        Ok(present)
     }
 
     /// Attaches afresh.
     fn create(&mut self, device: &Device, mode: XdpAttach) -> Result<FdLink, AttachError> {
+        self.limit = (mode == XdpAttach::Generic).then(|| "generic as `attach` says".to_owned());
         let mut refused = None;
         for (mode, regime) in [(XdpMode::Driver, Regime::Driver), (XdpMode::Skb, Regime::Generic)]
             .into_iter()
@@ -161,6 +166,7 @@ impl Instance {
                     return Err(other.occupies(device));
                 }
                 Err(source) => {
+                    self.limit = Some(format!("generic: no program in the driver ({})", reason(&source)));
                     refused = Some(AttachError::Refused { device: device.to_string(), regime, source });
                 }
             }
@@ -199,6 +205,16 @@ impl Instance {
             // Whatever fails here: the program passes every frame without its sockets.
             let _ = unpin(&device, link, Some(&path), ours);
         }
+    }
+
+    /// Whether the program stays on its device when this value goes.
+    pub fn is_kept(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.pin.is_some())
+    }
+
+    /// Why the program runs in a lesser regime than the driver's, if it does.
+    pub fn limits(&self) -> impl Iterator<Item = String> + '_ {
+        self.limit.iter().cloned()
     }
 
     /// The kernel's number of the program, as `bpftool prog` shows it.
@@ -278,6 +294,14 @@ fn unpin(device: &Device, link: FdLink, pin: Option<&Path>, program: u32) -> Res
 
 fn lost<E: std::error::Error + Send + Sync + 'static>(device: &Device) -> impl Fn(E) -> AttachError + '_ {
     move |error| AttachError::Link { device: device.to_string(), source: Box::new(error) }
+}
+
+/// The kernel's own word, without the library's around it.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Another program in this mode (EBUSY), or in the other one (EEXIST).

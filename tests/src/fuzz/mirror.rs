@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use vxdp_control::engine::compile::{self, Path};
-use vxdp_control::mirror::fdb::{Fdb, Target};
+use vxdp_control::mirror::fdb::{Fdb, Limits, Target};
 use vxdp_control::mirror::message::Row;
 use vxdp_control::mirror::nexthop::Route;
 use vxdp_control::mirror::state::{Change, Effects, Mirror};
@@ -26,7 +26,7 @@ const UNDERLAY: Underlay = Underlay {
 const PATH: Path = Path { mtu: 1500, hop_limit: 64 };
 
 /// Few, so that the bound is met.
-const CAPACITY: usize = 8;
+const LIMITS: Limits = Limits { macs: 8, learned: 8 };
 
 fn fdb() -> Fdb {
     Fdb::new(Vni::new(42).expect("small enough"), 4789, VXLAN)
@@ -41,7 +41,7 @@ struct Follower {
 /// A datagram's messages are read; the tables take what follows from them, and say what the mirror says.
 pub(super) fn check(datagram: &[u8]) {
     let mut follower =
-        Follower { mirror: Mirror::new(NIC, vec![fdb()], CAPACITY), tables: Tables::new(UNDERLAY) };
+        Follower { mirror: Mirror::new(NIC, vec![fdb()], LIMITS), tables: Tables::new(UNDERLAY) };
     let up = follower.mirror.port_up(OVERLAY, VETH, PORT);
     follower.take(up);
     for message in watch::messages(datagram) {
@@ -87,7 +87,7 @@ impl Follower {
 
     fn compare(&self) {
         let fdb = self.mirror.fdb(OVERLAY).expect("there is one");
-        assert!(fdb.len() <= CAPACITY, "{} MACs", fdb.len());
+        assert!(fdb.len() <= LIMITS.macs, "{} MACs", fdb.len());
         let mut remotes = BTreeSet::new();
         let mut locals = BTreeSet::new();
         for (mac, target) in fdb.targets() {

@@ -30,6 +30,16 @@ fn each_mistake_is_told_in_one_line_that_names_its_place() {
         ),
         (
             "[[overlay]]",
+            "[dataplane]\nworkers = 2\ncpus = [3]\n[[overlay]]",
+            "8: dataplane.cpus: 1 processors for 2 workers; expected as many",
+        ),
+        (
+            "[[overlay]]",
+            "[dataplane]\nworkers = 2\ncpus = [3, 3]\n[[overlay]]",
+            "8: dataplane.cpus[1]: processor 3 is taken by dataplane.cpus[0]",
+        ),
+        (
+            "[[overlay]]",
             "[overlay]",
             "6: overlay: expected a list of tables; write [[overlay]], not [overlay]",
         ),
