@@ -26,6 +26,7 @@ pub struct Lab {
     // The namespace of the bridge that joins the hosts, unless a veth does.
     switch: Option<Host>,
     name: String,
+    dataplane: String,
     dir: TempDir,
 }
 
@@ -36,6 +37,8 @@ pub struct LabBuilder {
     hosts: u8,
     mtu: u32,
     switched: bool,
+    queues: u16,
+    dataplane: String,
 }
 
 impl LabBuilder {
@@ -58,16 +61,38 @@ impl LabBuilder {
         self
     }
 
+    /// Number of queues of every device of the underlay; default 1.
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// Adds a line to `[dataplane]` of every host's configuration ([`config_of`](crate::config_of)).
+    pub fn dataplane(mut self, line: &str) -> Self {
+        self.dataplane += &format!("{line}\n");
+        self
+    }
+
+    /// Builds the lab and runs `steps` in it, as [`scenario`] does.
+    pub fn run(self, steps: impl FnOnce(&Lab) -> Result<()>) {
+        let name = self.name.clone();
+        let lab = self.build().unwrap_or_else(|error| panic!("no lab: {error:#}"));
+        if let Err(error) = steps(&lab) {
+            panic!("{name}: {error:#}");
+        }
+    }
+
     /// Builds the lab.
     pub fn build(self) -> Result<Lab> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("vxdp-{}-{}-{number}", self.name, std::process::id());
         let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir()?;
-        let mut lab = Lab { hosts: Vec::new(), switch: None, name, dir };
+        let dataplane = self.dataplane;
+        let mut lab = Lab { hosts: Vec::new(), switch: None, name, dataplane, dir };
         for number in 1..=self.hosts {
             lab.hosts.push(Host::start(&lab.name, lab.dir.path(), number)?);
         }
-        lab.join_hosts(self.mtu, self.switched).context("while building the underlay")?;
+        lab.join_hosts(self.mtu, self.queues, self.switched).context("while building the underlay")?;
         Ok(lab)
     }
 }
@@ -75,7 +100,8 @@ impl LabBuilder {
 impl Lab {
     /// A lab of two hosts whose files and processes carry `name`.
     pub fn builder(name: &str) -> LabBuilder {
-        LabBuilder { name: name.to_owned(), hosts: 2, mtu: 1500, switched: false }
+        let (name, dataplane) = (name.to_owned(), String::new());
+        LabBuilder { name, hosts: 2, mtu: 1500, switched: false, queues: 1, dataplane }
     }
 
     /// The lab's unique name.
@@ -86,6 +112,11 @@ impl Lab {
     /// Directory of the lab's files; it goes with the lab.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The lines of `[dataplane]` in every host's configuration.
+    pub(crate) fn dataplane(&self) -> &str {
+        &self.dataplane
     }
 
     /// All hosts.
@@ -134,14 +165,16 @@ impl Lab {
     }
 
     /// Two hosts share one veth pair; more, or `switched` ones, are ports of a bridge in a namespace of its own.
-    fn join_hosts(&mut self, mtu: u32, switched: bool) -> Result<()> {
+    fn join_hosts(&mut self, mtu: u32, queues: u16, switched: bool) -> Result<()> {
+        let veth = format!("numtxqueues {queues} numrxqueues {queues} type veth peer");
+        let far = format!("numtxqueues {queues} numrxqueues {queues}");
         match self.hosts.as_slice() {
             [] => bail!("a lab needs a host"),
             [only] => {
-                only.script("ip link add eth0 type veth peer name wire; ip link set wire up")?;
+                only.script(&format!("ip link add eth0 {veth} name wire {far}; ip link set wire up"))?;
             }
             [h1, h2] if !switched => {
-                h1.script(&format!("ip link add eth0 type veth peer name eth0 netns {}", h2.holder()))?;
+                h1.script(&format!("ip link add eth0 {veth} name eth0 netns {} {far}", h2.holder()))?;
             }
             hosts => {
                 let switch = Host::start(&self.name, self.dir.path(), 0)?;
@@ -149,7 +182,7 @@ impl Lab {
                 for host in hosts {
                     let (name, holder) = (host.name(), host.holder());
                     switch.script(&format!(
-                        "ip link add {name} mtu {mtu} type veth peer name eth0 netns {holder}
+                        "ip link add {name} mtu {mtu} {veth} name eth0 netns {holder} {far}
                          ip link set {name} master br0 up"
                     ))?;
                 }
@@ -185,10 +218,7 @@ impl Drop for Lab {
 /// Runs `steps` in a lab of two hosts; an error is a panic that happens while the lab still stands, so that
 /// the lab reports its state.
 pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) {
-    let lab = Lab::builder(name).build().unwrap_or_else(|error| panic!("no lab: {error:#}"));
-    if let Err(error) = steps(&lab) {
-        panic!("{name}: {error:#}");
-    }
+    Lab::builder(name).run(steps);
 }
 
 /// A lab that outlived the process that made it.

@@ -154,19 +154,30 @@ pub fn underlay_address(host: &Host, family: Family) -> IpAddr {
 pub fn config_of(lab: &Lab, family: Family, segments: &[Segment], number: usize) -> String {
     let local = underlay_address(&lab.hosts()[number - 1], family);
     let overlays = segments.iter().map(|segment| segment.toml(lab, family, number)).collect::<String>();
-    format!("[underlay]\ndevice = \"eth0\"\nlocal = \"{local}\"\n{overlays}")
+    let dataplane = lab.dataplane();
+    format!("[underlay]\ndevice = \"eth0\"\nlocal = \"{local}\"\n\n[dataplane]\n{dataplane}{overlays}")
 }
 
 /// Creates the containers of `segments`, writes each host's configuration, and starts the daemons; host
 /// number `n` runs in `modes[n - 1]`.
 pub fn deploy(lab: &Lab, family: Family, segments: &[Segment], modes: &[Mode]) -> Result<Vec<Daemon>> {
+    deploy_each(lab, segments, modes, |number| config_of(lab, family, segments, number))
+}
+
+/// As [`deploy`], where `config` gives the configuration of each host by its number.
+pub fn deploy_each(
+    lab: &Lab,
+    segments: &[Segment],
+    modes: &[Mode],
+    config: impl Fn(usize) -> String,
+) -> Result<Vec<Daemon>> {
     for member in segments.iter().flat_map(|segment| &segment.members) {
         lab.hosts()[member.host - 1].container(&member.netns)?;
     }
     let mut daemons = Vec::new();
     for (index, (host, mode)) in lab.hosts().iter().zip(modes).enumerate() {
-        let config = host.write_config(&config_of(lab, family, segments, index + 1))?;
-        daemons.push(host.start_vxdp(&config, *mode)?);
+        let path = host.write_config(&config(index + 1))?;
+        daemons.push(host.start_vxdp(&path, *mode)?);
     }
     Ok(daemons)
 }
