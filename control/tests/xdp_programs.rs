@@ -155,17 +155,19 @@ fn a_kept_program_stays_until_the_next_process_takes_it_over() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_kept_program_in_a_mode_that_is_ruled_out_is_attached_anew() {
+fn a_kept_program_in_a_mode_that_is_ruled_out_is_attached_anew_and_in_generic_mode_it_is_not_kept() {
     let (_host, device) = veth("xdp-mode");
     let mounted = Mounted::new();
     let pin = mounted.bpffs.link("host");
-    drop(mounted.programs().underlay().map(|mut it| it.attach(&device, XdpAttach::Generic, Some(&pin))));
-    assert_eq!(device.attached().expect("the device").map(|it| it.regime), Some(Regime::Generic));
+    drop(mounted.programs().underlay().map(|mut it| it.attach(&device, XdpAttach::Driver, Some(&pin))));
+    assert_eq!(device.attached().expect("the device").map(|it| it.regime), Some(Regime::Driver));
     let mut instance = underlay(&mounted.programs());
-    let attached = instance.attach(&device, XdpAttach::Driver, Some(&pin)).expect("attaching");
-    assert_eq!(attached.regime, Regime::Driver);
+    let attached = instance.attach(&device, XdpAttach::Generic, Some(&pin)).expect("attaching");
+    assert_eq!(attached.regime, Regime::Generic);
+    assert!(!instance.is_kept());
     drop(instance);
-    assert_eq!(device.attached().expect("the device"), Some(attached), "still kept");
+    assert_eq!(device.attached().expect("the device"), None);
+    assert_eq!(pinned(&mounted.root()), [""; 0]);
 }
 
 #[test]
