@@ -141,11 +141,14 @@ impl Follower {
         let mut audit = Instant::now() + AUDIT_EVERY;
         loop {
             self.keep_next_hops().await;
-            if !out.is_empty() && facts.send(std::mem::take(&mut out)).await.is_err() {
-                return Ok(());
-            }
             tokio::select! {
-                notice = self.notices.recv() => {
+                // Asks are heard while facts wait for room: whoever takes the facts may be waiting for an answer.
+                // Notices are not, so that the kernel's buffer stays the queue.
+                room = facts.reserve(), if !out.is_empty() => {
+                    let Ok(room) = room else { return Ok(()) };
+                    room.send(std::mem::take(&mut out));
+                }
+                notice = self.notices.recv(), if out.is_empty() => {
                     let Some(notice) = notice else { return Err("every watch has ended".into()) };
                     self.burst(notice, &mut out).await?;
                 }
@@ -153,7 +156,7 @@ impl Follower {
                     let Some(ask) = ask else { return Ok(()) };
                     self.ask(ask, &mut out).await?;
                 }
-                () = tokio::time::sleep_until(audit) => {
+                () = tokio::time::sleep_until(audit), if out.is_empty() => {
                     let begun = Instant::now();
                     self.dump_all(&mut out).await?;
                     self.counters.audits += 1;
