@@ -8,7 +8,8 @@ use vxdp_lab::{Family, Mode, Ping, Segment, deploy, scenario};
 fn capabilities(pid: u32) -> Result<Vec<(String, u64)>> {
     let mut sets = Vec::new();
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        // A thread that opened a socket may have ended in the meantime.
+        let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else { continue };
         for line in status.lines().filter(|line| line.starts_with("Cap")) {
             let (name, mask) = line.split_once(':').context("a line without a colon")?;
             sets.push((name.to_owned(), u64::from_str_radix(mask.trim(), 16)?));

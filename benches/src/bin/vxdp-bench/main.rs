@@ -58,7 +58,7 @@ struct Arguments {
     /// Share of frames that may be lost in a trial that counts as one without drops
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     tolerance: f64,
-    /// More lines for the [dataplane] section of the configurations, e.g. 'poll = "busy"'
+    /// More lines for the section `[dataplane]` of the configurations, e.g. 'poll = "busy"'
     #[arg(long, value_name = "TOML", default_value = "")]
     dataplane: String,
     /// A few figures in less than two minutes
