@@ -27,7 +27,8 @@ pub(crate) struct Disturbance {
 
 /// No loss is excused.
 const NONE: u64 = 0;
-/// What is in the rings of a daemon that is killed, and what comes until its sockets are closed.
+/// What is in the rings when their way out is gone: of a daemon that is killed, with what comes until its sockets
+/// are closed, and of a worker whose next hop was forgotten (`NEIGH_FAILED`).
 const RINGS: u64 = 25;
 /// Sent while the way was gone, of some hundred datagrams per second.
 const GAP: u64 = 1000;
@@ -37,7 +38,7 @@ pub(crate) const DISTURBANCES: &[Disturbance] = &[
     Disturbance { what: "rows that come and go", may_lose: NONE, act: rows },
     Disturbance { what: "a peer's row replaced by itself", may_lose: NONE, act: replaced_row },
     Disturbance { what: "a peer's row lost", may_lose: GAP, act: lost_row },
-    Disturbance { what: "neighbours flushed", may_lose: NONE, act: neighbours },
+    Disturbance { what: "neighbours flushed", may_lose: RINGS, act: neighbours },
     Disturbance {
         what: "modes switched on one host",
         may_lose: NONE,
