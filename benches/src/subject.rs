@@ -144,7 +144,7 @@ fn overlay(mode: Mode, dataplane: &str) -> Result<Built> {
              for hook in iptables ip6tables arptables; do echo 0 > bridge-nf-call-$hook; done",
         )?;
     }
-    if mode == Mode::Xdp {
+    if mode.is_fast() {
         for host in lab.hosts() {
             host.wait_for_fast_path()?;
         }

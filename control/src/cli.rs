@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
-use crate::config::Mode;
+use crate::config::{Engine, Mode};
 
 /// Where the API socket is unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vxdp/vxdp.sock";
@@ -93,6 +93,9 @@ pub struct RunArgs {
     /// Example: --takeover
     #[arg(long)]
     pub takeover: bool,
+    /// Who carries frames in xdp mode; wins over the configuration. Example: --engine inkernel
+    #[arg(long)]
+    pub engine: Option<Engine>,
     /// Form of the log on standard error. Example: --log-format json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -221,12 +224,16 @@ pub struct SegmentArgs {
 #[command(after_help = "\
 Examples:
   sudo vxdp mode xdp
+  sudo vxdp mode xdp --engine inkernel
   sudo vxdp mode kernel --vni 42
 
 No frame is lost on the way. The mode holds until the daemon ends or its configuration changes.")]
 pub struct ModeArgs {
     /// The mode. Example: xdp
     pub mode: Mode,
+    /// The engine of xdp mode, if it is to change as well. Example: --engine inkernel
+    #[arg(long)]
+    pub engine: Option<Engine>,
     /// Only in overlays with this VNI. Example: --vni 42
     #[arg(long, value_parser = vni)]
     pub vni: Option<Vni>,

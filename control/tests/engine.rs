@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use namespace::Host;
 use scenario::Scenario;
 use vxdp_control::config::{self, Config};
-use vxdp_control::engine::{Engine, EngineReport};
+use vxdp_control::engine::{Engine, EngineReport, Kind, Part};
 use vxdp_control::kernel::Kernel;
 use vxdp_control::kernel::desired::{Desired, DesiredOverlay, DesiredPort, UnderlayFacts};
 use vxdp_control::xdp::BpfFs;
@@ -56,8 +56,9 @@ impl Side {
         kernel.reconcile(&desired).await.expect("built");
     }
 
-    async fn engine(&self) -> Engine {
-        Engine::start(Arc::clone(&self.config), self.host.netns(), vec![true]).await.expect("started")
+    async fn engine(&self, kind: Kind) -> Engine {
+        let config = Arc::clone(&self.config);
+        Engine::start(config, self.host.netns(), kind, vec![Part::Carried]).await.expect("started")
     }
 }
 
@@ -97,11 +98,9 @@ async fn two_hosts(name: &str) -> (Side, Side) {
     (one, two)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs root"]
-async fn known_unicast_goes_through_userspace_both_ways() {
-    let (one, two) = two_hosts("both").await;
-    let (first, second) = (one.engine().await, two.engine().await);
+async fn goes_both_ways(name: &str, kind: Kind) {
+    let (one, two) = two_hosts(name).await;
+    let (first, second) = (one.engine(kind).await, two.engine(kind).await);
     let ready = |report: &EngineReport| report.vteps_resolved == 1 && report.remotes == 1;
     carried(&first, "resolved", ready).await;
     carried(&second, "resolved", ready).await;
@@ -109,22 +108,45 @@ async fn known_unicast_goes_through_userspace_both_ways() {
     for engine in [&first, &second] {
         let report = carried(engine, "20 each way", |r| r.encap.frames >= 15 && r.decap.frames >= 15).await;
         assert!(report.drops.is_empty(), "{report:#?}");
+        assert_eq!(report.kinds, [kind]);
     }
     first.stop().await;
     second.stop().await;
     one.container.run("ping", "-c 3 -i 0.02 -W 2 10.0.0.3");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs root"]
-async fn one_side_in_userspace_understands_the_kernel_on_the_other() {
-    let (one, two) = two_hosts("mixed").await;
-    let engine = one.engine().await;
+async fn understands_the_kernel(name: &str, kind: Kind) {
+    let (one, two) = two_hosts(name).await;
+    let engine = one.engine(kind).await;
     carried(&engine, "resolved", |r| r.vteps_resolved == 1 && r.remotes == 1).await;
     one.container.run("ping", "-c 20 -i 0.02 -W 2 10.0.0.3");
     carried(&engine, "20 each way", |r| r.encap.frames >= 15 && r.decap.frames >= 15).await;
     two.container.run("ping", "-c 5 -i 0.02 -s 1400 -W 2 10.0.0.2");
     engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn known_unicast_goes_through_userspace_both_ways() {
+    goes_both_ways("both", Kind::Userspace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn known_unicast_goes_through_the_programs_both_ways() {
+    goes_both_ways("both-in", Kind::InKernel).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn one_side_in_userspace_understands_the_kernel_on_the_other() {
+    understands_the_kernel("mixed", Kind::Userspace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn one_side_in_the_programs_understands_the_kernel_on_the_other() {
+    understands_the_kernel("mixed-in", Kind::InKernel).await;
 }
 
 /// Rows in the test of many; `VXDP_ROWS` asks for another number, such as the million of the design.
@@ -150,7 +172,7 @@ async fn one_change_among_many_rows_is_published_in_milliseconds() {
     one.overlay.bridge_batch(&(0..count).map(line).collect::<String>());
     eprintln!("{count} rows: loaded into the kernel in {:.1?}", begun.elapsed());
     let begun = Instant::now();
-    let engine = one.engine().await;
+    let engine = one.engine(Kind::Userspace).await;
     let remotes = |report: &EngineReport| u32::try_from(report.remotes).expect("a row's number");
     assert_eq!(remotes(&engine.report().await.expect("it lives")), count + 1);
     eprintln!("{count} rows: fast path started in {:.1?}", begun.elapsed());

@@ -210,10 +210,11 @@ fn two_ports_with_one_index_in_two_namespaces_are_two_ports() {
             mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
             max_frame: 2048,
             heartbeat_max_age: Duration::from_secs(1),
+            device: 1,
         })
         .expect("the host");
     tables.set_switch(true).expect("the switch");
-    let entry = |enabled| PortEntry { overlay: OVERLAY, max_frame: 1464, enabled };
+    let entry = |enabled| PortEntry { overlay: OVERLAY, max_frame: 1464, enabled, outer: None };
     tables.set_port(PortId::new(3), entry(true)).expect("a port");
     tables.set_port(PortId::new(4), entry(false)).expect("a port");
 
@@ -249,7 +250,7 @@ fn a_full_table_says_so_and_what_is_gone_can_be_removed_again() {
     }
     let full = tables.set_mac(OVERLAY, mac(16), Place::Remote(VtepId::new(0)));
     assert!(matches!(full, Err(TableError::Full { table: "FDB" })), "{full:?}");
-    let beyond = tables.set_vtep(VtepId::new(16), [192, 168, 10, 22].into(), true);
+    let beyond = tables.set_vtep(VtepId::new(16), [192, 168, 10, 22].into(), None);
     assert!(matches!(beyond, Err(TableError::Full { table: "VTEPS" })), "{beyond:?}");
     for _ in 0..2 {
         tables.remove_mac(OVERLAY, mac(3)).expect("gone is fine");

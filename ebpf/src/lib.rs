@@ -14,7 +14,7 @@ mod object;
 #[cfg(not(target_arch = "bpf"))]
 pub use object::OBJECT;
 pub use tables::{
-    Address, Family, FdbKey, MAX_QUEUES, Overlay, OverlayKey, Place, Port, Row, Settings, TUNNEL_PORT_WORDS,
-    Vtep, map, program, tunnel_port_bit,
+    Address, COUNTED_VTEPS, Family, FdbKey, Flows, HITS_BYTES, INHERIT, MAX_QUEUES, Overlay, OverlayKey,
+    Place, Port, Row, Settings, TUNNEL_PORT_WORDS, UPLINK_MARK, Vtep, df, map, program, tunnel_port_bit,
 };
 pub use verdict::Verdict;

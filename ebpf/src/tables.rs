@@ -39,20 +39,65 @@ pub mod map {
     pub const XSKS: &str = "XSKS";
     /// Per-CPU array of `u64` by [`Verdict`](crate::Verdict); every program instance has its own.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of [`FdbKey`](super::FdbKey): the rows that traffic came from in this epoch.
+    pub const HITS: &str = "HITS";
+    /// Per-CPU array of [`Flows`](super::Flows) by VTEP number.
+    pub const VTEP_FLOWS: &str = "VTEP_FLOWS";
+    /// Per-CPU array of [`Flows`](super::Flows) by port number.
+    pub const PORT_FLOWS: &str = "PORT_FLOWS";
+    /// Per-CPU array of one `u32`: the next IPv4 identification.
+    pub const IDENTS: &str = "IDENTS";
 
     /// The maps that all instances share.
-    pub const SHARED: [&str; 7] = [SETTINGS, HEARTBEATS, TUNNEL_PORTS, OVERLAYS, FDB, VTEPS, PORTS];
+    pub const SHARED: [&str; 11] = [
+        SETTINGS,
+        HEARTBEATS,
+        TUNNEL_PORTS,
+        OVERLAYS,
+        FDB,
+        VTEPS,
+        PORTS,
+        HITS,
+        VTEP_FLOWS,
+        PORT_FLOWS,
+        IDENTS,
+    ];
 }
 
 /// Names of the programs in the object.
 pub mod program {
-    /// For the NIC that carries the tunnel.
+    /// XDP, for the NIC that carries the tunnel: hands frames to workers.
     pub const UNDERLAY: &str = "vxdp_underlay";
-    /// For the host's end of a container's veth.
+    /// XDP, for the host's end of a container's veth: hands frames to workers.
     pub const PORT: &str = "vxdp_port";
-    /// The `u32` constant of an instance of [`PORT`]: which entry of [`PORTS`](super::map::PORTS) it serves.
+    /// tc ingress, for the NIC that carries the tunnel: decapsulates.
+    pub const TC_UNDERLAY: &str = "vxdp_tc_underlay";
+    /// tc ingress, for the host's end of a container's veth: encapsulates.
+    pub const TC_PORT: &str = "vxdp_tc_port";
+    /// tc ingress, for the uplink's end in the host's namespace: sends encapsulated packets to the NIC.
+    pub const TC_DEPART: &str = "vxdp_tc_depart";
+    /// tc ingress, for the uplink's end in the overlay's namespace: hands decapsulated frames to containers.
+    pub const TC_ARRIVE: &str = "vxdp_tc_arrive";
+    /// The `u32` constant of an instance of [`PORT`] or [`TC_PORT`]: which entry of
+    /// [`PORTS`](super::map::PORTS) it serves.
     pub const PORT_NUMBER: &str = "PORT_NUMBER";
 }
+
+/// The mark (`skb->mark`) under which a packet crosses an uplink, in its upper half; the number of the port is
+/// in the lower one.
+///
+/// The programs set it right before and clear it right after. A packet without it came from somewhere else
+/// and is dropped: nobody else has business on an uplink.
+pub const UPLINK_MARK: u32 = 0x7664_0000;
+
+/// VTEPs that have counters of their own; those beyond are counted with their ports only. Each costs 32 bytes
+/// per CPU.
+pub const COUNTED_VTEPS: u32 = 4096;
+
+/// Bytes of the ring of hits: room for twenty thousand rows between two visits of the daemon (16 bytes each).
+/// A row that finds no room tries again with its next frame, so a smaller ring costs time, a larger one
+/// only memory.
+pub const HITS_BYTES: u32 = 1 << 19;
 
 /// Declares a type that is its bytes: `repr(C)` without padding, every bit pattern valid.
 macro_rules! shared {
@@ -153,6 +198,10 @@ shared! {
         pub max_frame: u32,
         /// The switch: 0 passes every frame.
         pub enabled: u32,
+        /// A number that changes whenever the daemon wants to know anew which rows are in use; never zero.
+        pub epoch: u32,
+        /// Index of the underlay device.
+        pub underlay: u32,
         /// Zero.
         pub zero: u32,
     }
@@ -205,6 +254,8 @@ shared! {
         pub kind: u32,
         /// Number of the VTEP or of the port.
         pub number: u32,
+        /// [`Settings::epoch`] of the last frame from there that was reported to the daemon.
+        pub seen: u32,
     }
 }
 
@@ -220,8 +271,8 @@ pub enum Place {
 impl From<Place> for Row {
     fn from(place: Place) -> Self {
         match place {
-            Place::Remote(number) => Self { kind: 0, number },
-            Place::Local(number) => Self { kind: 1, number },
+            Place::Remote(number) => Self { kind: 0, number, seen: 0 },
+            Place::Local(number) => Self { kind: 1, number, seen: 0 },
         }
     }
 }
@@ -241,11 +292,30 @@ shared! {
         pub address: Address,
         /// 1 when the next hop's MAC is known.
         pub resolved: u32,
+        /// That MAC.
+        pub next_hop: [u8; 6],
+        /// Time to live that packets on its route start with.
+        pub hop_limit: u16,
     }
 }
 
+/// In [`Port::ttl`] and [`Port::tos`]: the inner packet's.
+pub const INHERIT: u16 = 0x100;
+
+/// In [`Port::df`].
+pub mod df {
+    /// Clear.
+    pub const UNSET: u16 = 0;
+    /// Set.
+    pub const SET: u16 = 1;
+    /// The inner packet's; set for IPv6 inside.
+    pub const INHERIT: u16 = 2;
+}
+
 shared! {
-    /// A container's port.
+    /// A container's port, and how the outer headers of its frames look.
+    ///
+    /// The programs that hand frames to workers read the first three fields only.
     pub struct Port {
         /// Number of the segment.
         pub overlay: u16,
@@ -253,6 +323,47 @@ shared! {
         pub enabled: u16,
         /// Longest inner frame in bytes, from the Ethernet header on, that fits the underlay and the port.
         pub max_frame: u32,
+        /// VXLAN network identifier.
+        pub vni: u32,
+        /// Index of its device on the bridge, in the overlay's namespace.
+        pub index: u32,
+        /// Index of the uplink's end in the overlay's namespace.
+        pub uplink_inside: u32,
+        /// Index of the uplink's end in the host's namespace.
+        pub uplink_outside: u32,
+        /// How many UDP source ports there are, from the first on.
+        pub source_ports: u32,
+        /// The first UDP source port.
+        pub first_source_port: u16,
+        /// UDP destination port.
+        pub udp_port: u16,
+        /// Time to live: 0 = the route's, [`INHERIT`], or this.
+        pub ttl: u16,
+        /// Type of service: [`INHERIT`], or this.
+        pub tos: u16,
+        /// Don't-fragment flag, see [`df`].
+        pub df: u16,
+        /// 1 when the outer UDP checksum must be computed.
+        pub udp_checksum: u16,
+        /// MAC of the container's end.
+        pub mac: [u8; 6],
+        /// Zero.
+        pub zero: u16,
+    }
+}
+
+shared! {
+    /// Frames and bytes of inner Ethernet frames, as the in-kernel engine carried them. What the kernel handles
+    /// as one packet (segmentation offload) counts as one frame, as for its own devices.
+    pub struct Flows {
+        /// Frames that were encapsulated.
+        pub encap_frames: u64,
+        /// Their bytes.
+        pub encap_bytes: u64,
+        /// Frames that were decapsulated.
+        pub decap_frames: u64,
+        /// Their bytes.
+        pub decap_bytes: u64,
     }
 }
 

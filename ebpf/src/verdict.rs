@@ -1,10 +1,10 @@
-//! What the XDP programs decide about a frame, one counter each.
+//! What the programs decide about a frame, one counter each.
 
 macro_rules! verdicts {
     ($($variant:ident $name:literal $meaning:literal,)*) => {
-        /// What an XDP program decided about a frame.
+        /// What a program decided about a frame.
         ///
-        /// Every verdict but [`Verdict::Redirected`] means `XDP_PASS` of the untouched frame: the kernel's own
+        /// Every verdict but [`Verdict::Redirected`] means that the untouched frame passes: the kernel's own
         /// path carries it. The numbers are the indices of the `COUNTERS` map.
         #[repr(u32)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ macro_rules! verdicts {
 }
 
 verdicts! {
-    Redirected "redirected" "Handed to the worker of its queue.",
+    Redirected "redirected" "Handed to the worker of its queue, or carried by the program itself.",
     Disabled "disabled" "The switch of the daemon, of the overlay or of the port is off.",
     NotOurs "not_ours" "No VXLAN datagram for our MAC, VTEP address and UDP ports.",
     OuterTag "outer_tag" "An 802.1Q or 802.1ad tag stands before the outer IP header.",
@@ -48,9 +48,13 @@ verdicts! {
     Neighbour "neighbour" "ARP or an IPv6 neighbour solicitation from a container, which the vxlan device may answer.",
     TooBig "too_big" "The frame does not fit the underlay's MTU once encapsulated, the container's port, or a worker's buffers.",
     UnresolvedVtep "unresolved_vtep" "The next hop towards the destination's VTEP is not resolved.",
-    StaleHeartbeat "stale_heartbeat" "The worker of this queue has not shown itself alive lately.",
+    StaleHeartbeat "stale_heartbeat" "The worker of this queue, or the daemon, has not shown itself alive lately.",
     NoSocket "no_socket" "No AF_XDP socket serves this queue.",
     NoHeadroom "no_headroom" "The driver leaves no room for the outer headers before the frame.",
+    NotPlain "not_plain" "The inner frame is not untagged IP without extension headers, which the in-kernel engine leaves to the kernel.",
+    OuterChecksum "outer_checksum" "The outer UDP checksum would have to be computed or verified, which the in-kernel engine leaves to the kernel.",
+    Congestion "congestion" "The outer header says congestion experienced and the inner packet cannot carry it: the kernel drops it.",
+    Refused "refused" "The kernel did not let the in-kernel engine change the packet, as when it is a tunnel's packet already.",
 }
 
 impl Verdict {

@@ -4,32 +4,49 @@
 mod world;
 
 use vxdp_ebpf::Verdict;
-use world::{World, packets};
+use world::{Packet, World, all, packets};
 
-const XDP_PASS: u32 = 2;
-const XDP_REDIRECT: u32 = 4;
+/// Actions for a frame that passes and for one that is redirected: of XDP (`XDP_PASS`, `XDP_REDIRECT`) and of tc
+/// (`TC_ACT_UNSPEC`, `TC_ACT_REDIRECT`).
+const XDP: [u32; 2] = [2, 4];
+const TC: [u32; 2] = [u32::MAX, 7];
 
 /// What is wrong with how the program treats the packets of one directory.
 fn wrong(directory: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for packet in packets(directory) {
         let world = World::new(directory, &packet.state);
-        let (action, frame, _) = world.run(&packet.frame, 1);
+        let (action, frame, _) = match world.run(&packet.frame, 1) {
+            Ok(ran) => ran,
+            Err(error) => {
+                wrong.push(format!("{}: {error:?}", packet.name));
+                continue;
+            }
+        };
         let counted = world.counted();
         if counted != [(packet.verdict.name(), 1)].into() {
             wrong.push(format!("{}: counted {counted:?}, expected {}", packet.name, packet.verdict.name()));
         }
-        let redirected = packet.verdict == Verdict::Redirected;
-        let expected = if redirected { XDP_REDIRECT } else { XDP_PASS };
+        let actions = if directory.starts_with("tc_") { TC } else { XDP };
+        let expected = actions[usize::from(packet.verdict == Verdict::Redirected)];
         if action != expected {
             wrong.push(format!("{}: action {action}, expected {expected}", packet.name));
         }
-        let room = if redirected && directory == "port" { world.room } else { 0 };
-        if frame.len() != room + packet.frame.len() || frame[room..] != packet.frame {
-            wrong.push(format!("{}: the frame was changed", packet.name));
+        if let Some(difference) = difference(&packet, &frame, world.room) {
+            wrong.push(format!("{}: {difference}", packet.name));
         }
     }
     wrong
+}
+
+/// How the frame afterwards differs from what it should be.
+fn difference(packet: &Packet, frame: &[u8], room: usize) -> Option<String> {
+    if let Some(becomes) = &packet.becomes {
+        return (frame != becomes).then(|| format!("became {frame:02x?}"));
+    }
+    let room = if packet.verdict == Verdict::Redirected { room } else { 0 };
+    (frame.len() != room + packet.frame.len() || frame[room..] != packet.frame)
+        .then(|| "the frame was changed".to_owned())
 }
 
 #[test]
@@ -45,8 +62,20 @@ fn the_port_program_gives_every_packet_its_verdict_and_makes_room_in_redirected_
 }
 
 #[test]
+#[ignore = "needs root"]
+fn the_tc_underlay_program_decapsulates_what_it_redirects_and_leaves_the_rest_untouched() {
+    assert_eq!(wrong("tc_underlay"), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_tc_port_program_encapsulates_what_it_redirects_and_leaves_the_rest_untouched() {
+    assert_eq!(wrong("tc_port"), [""; 0]);
+}
+
+#[test]
 fn every_verdict_has_a_packet() {
-    let packets: Vec<_> = ["underlay", "port"].into_iter().flat_map(packets).collect();
+    let packets: Vec<_> = all().collect();
     for verdict in Verdict::ALL {
         assert!(packets.iter().any(|packet| packet.verdict == *verdict), "{}", verdict.name());
     }
@@ -54,8 +83,15 @@ fn every_verdict_has_a_packet() {
 
 #[test]
 fn a_packet_is_named_after_its_verdict() {
-    for packet in ["underlay", "port"].into_iter().flat_map(packets) {
+    for packet in all() {
         let name = packet.name.split_once('/').unwrap().1;
         assert!(name.starts_with(packet.verdict.name()), "{} expects {}", packet.name, packet.verdict.name());
+    }
+}
+
+#[test]
+fn what_the_tc_programs_redirect_says_what_it_becomes() {
+    for packet in all().filter(|packet| packet.name.starts_with("tc_")) {
+        assert_eq!(packet.becomes.is_some(), packet.verdict == Verdict::Redirected, "{}", packet.name);
     }
 }

@@ -23,15 +23,36 @@ pub enum Mode {
     Kernel,
     /// Userspace over AF_XDP.
     Xdp,
+    /// The BPF programs themselves.
+    #[value(name = "inkernel")]
+    InKernel,
 }
 
 impl Mode {
-    /// As on the command line.
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Kernel, Self::Xdp, Self::InKernel];
+
+    /// A name for messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
+            Self::InKernel => "inkernel",
         }
+    }
+
+    /// As on the command line, behind `vxdp run` and `vxdp mode`: the mode, then the engine.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Kernel => &["kernel"],
+            Self::Xdp => &["xdp", "--engine", "userspace"],
+            Self::InKernel => &["xdp", "--engine", "inkernel"],
+        }
+    }
+
+    /// Whether a fast path carries known unicast.
+    pub fn is_fast(self) -> bool {
+        self != Self::Kernel
     }
 }
 
@@ -112,7 +133,7 @@ impl Host {
         let log = self.daemon_log();
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
-        command.arg(config).args(["--mode", mode.as_str()]).args(words).env("NOTIFY_SOCKET", &path);
+        command.arg(config).arg("--mode").args(mode.words()).args(words).env("NOTIFY_SOCKET", &path);
         command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
         let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
         Ok((socket, Daemon { child, log }))

@@ -77,7 +77,7 @@ impl TwoHosts {
             scenario.daemons.push(host.start_vxdp(&path, mode)?);
         }
         for (host, mode) in scenario.lab.hosts().iter().zip(modes) {
-            if mode == Mode::Xdp {
+            if mode.is_fast() {
                 host.wait_for_fast_path()?;
             }
         }

@@ -36,7 +36,7 @@ impl<'a> Scene<'a> {
         let segment = Segment::scenario();
         let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &[mode; 2])?;
         let scene = Self { lab, mode, daemons, ends: [segment.place(lab, 0)?, segment.place(lab, 1)?] };
-        if mode == Mode::Xdp {
+        if mode.is_fast() {
             lab.hosts().iter().try_for_each(vxdp_lab::Host::wait_for_fast_path)?;
             let load = scene.load()?;
             scene.lab.h1().wait_for_userspace(100)?;
@@ -70,7 +70,7 @@ impl<'a> Scene<'a> {
     fn wait_for_userspace(&self) -> Result<()> {
         match self.mode {
             Mode::Kernel => Ok(()),
-            Mode::Xdp => self.lab.h1().wait_for_userspace(100),
+            Mode::Xdp | Mode::InKernel => self.lab.h1().wait_for_userspace(100),
         }
     }
 }

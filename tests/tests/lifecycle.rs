@@ -10,6 +10,7 @@ use vxdp_lab::{
 
 const KERNEL: [Mode; 2] = [Mode::Kernel; 2];
 const XDP: [Mode; 2] = [Mode::Xdp; 2];
+const INKERNEL: [Mode; 2] = [Mode::InKernel; 2];
 
 /// Time in which a daemon that notices a loss must have repaired it.
 const REPAIR: Duration = Duration::from_secs(15);
@@ -67,6 +68,12 @@ fn sigterm_leaves_the_overlay_forwarding_without_loss_in_xdp_mode() {
     stop_leaves_forwarding(XDP);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn sigterm_leaves_the_overlay_forwarding_without_loss_by_the_inkernel_engine() {
+    stop_leaves_forwarding(INKERNEL);
+}
+
 fn second_run_changes_nothing(modes: [Mode; 2]) {
     scenario("again", |lab| {
         let (daemons, c1) = stand(lab, modes)?;
@@ -90,6 +97,12 @@ fn run_on_a_complete_overlay_changes_nothing_and_drops_nothing() {
 #[ignore = "needs root"]
 fn run_on_a_complete_overlay_changes_nothing_and_drops_nothing_in_xdp_mode() {
     second_run_changes_nothing(XDP);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn run_on_a_complete_overlay_changes_nothing_and_drops_nothing_by_the_inkernel_engine() {
+    second_run_changes_nothing(INKERNEL);
 }
 
 fn kill_while_building(modes: [Mode; 2]) {
@@ -124,6 +137,12 @@ fn a_run_killed_in_the_middle_of_building_is_completed_by_the_next() {
 #[ignore = "needs root"]
 fn a_run_killed_in_the_middle_of_building_is_completed_by_the_next_in_xdp_mode() {
     kill_while_building(XDP);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_run_killed_in_the_middle_of_building_is_completed_by_the_next_by_the_inkernel_engine() {
+    kill_while_building(INKERNEL);
 }
 
 fn down_is_exact(modes: [Mode; 2]) {
@@ -171,6 +190,12 @@ fn down_removes_exactly_what_the_configuration_created_in_xdp_mode() {
     down_is_exact(XDP);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn down_removes_exactly_what_the_configuration_created_by_the_inkernel_engine() {
+    down_is_exact(INKERNEL);
+}
+
 fn losses_are_repaired(modes: [Mode; 2]) {
     scenario("repair", |lab| {
         let (_daemons, c1) = stand(lab, modes)?;
@@ -210,6 +235,12 @@ fn what_vanishes_while_running_comes_back_in_xdp_mode() {
     losses_are_repaired(XDP);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn what_vanishes_while_running_comes_back_by_the_inkernel_engine() {
+    losses_are_repaired(INKERNEL);
+}
+
 fn by_hand_is_adopted(modes: [Mode; 2]) {
     scenario("adopt", |lab| {
         let segment = Segment::scenario().setting("gateway = \"10.0.0.1/24\"");
@@ -245,6 +276,12 @@ fn an_overlay_built_by_hand_is_adopted_without_loss_and_survives_down() {
 #[ignore = "needs root"]
 fn an_overlay_built_by_hand_is_adopted_without_loss_and_survives_down_in_xdp_mode() {
     by_hand_is_adopted(XDP);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_overlay_built_by_hand_is_adopted_without_loss_and_survives_down_by_the_inkernel_engine() {
+    by_hand_is_adopted(INKERNEL);
 }
 
 /// Host number `number`'s part of the scenario, as the design's table has it.

@@ -40,7 +40,7 @@ impl Pair {
         };
         let daemon = lab.h1().start_vxdp(&lab.h1().write_config(&config)?, mode)?;
         ovs.wait_for_peer()?;
-        if mode == Mode::Xdp {
+        if mode.is_fast() {
             lab.h1().wait_for_fast_path()?;
         }
         Ok(Self { _ovs: ovs, _daemon: daemon, lab })
@@ -94,7 +94,7 @@ fn the_right_path_carried_it(pair: &Pair, mode: Mode) -> Result<()> {
         match mode {
             // The device counts what it sends before segmentation.
             Mode::Kernel => ensure!(userspace == 0 && kernel > 300, "{frames:?}"),
-            Mode::Xdp => {
+            Mode::Xdp | Mode::InKernel => {
                 let share = userspace as f64 / (userspace + kernel).max(1) as f64;
                 ensure!(userspace > 300 && share > NEARLY_ALL, "{frames:?}");
             }

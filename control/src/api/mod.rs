@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
 
-use crate::config::Mode;
+use crate::config::{Engine, Mode};
 use crate::kernel::as_text;
 
 pub mod client;
@@ -55,6 +55,9 @@ pub enum Request {
         vni: Option<u32>,
         /// To this.
         mode: Mode,
+        /// And to this engine.
+        #[serde(default)]
+        engine: Option<Engine>,
     },
     /// Removes everything the configuration created, then stops.
     Down,
@@ -200,7 +203,7 @@ mod tests {
             Request::FdbShow { vni: Some(42) },
             Request::FdbAdd(station()),
             Request::FdbDel { vni: 42, port: Some(4789), mac },
-            Request::Mode { vni: Some(42), mode: Mode::Xdp },
+            Request::Mode { vni: Some(42), mode: Mode::Xdp, engine: Some(Engine::InKernel) },
             Request::Down,
             Request::HandOver,
         ] {

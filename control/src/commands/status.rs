@@ -73,6 +73,11 @@ fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
 
 fn write_modes(text: &mut String, modes: &ModeReport) -> std::fmt::Result {
     writeln!(text)?;
+    for overlay in &modes.overlays {
+        if let Some(why) = &overlay.why {
+            writeln!(text, "overlay {}: {} engine, because {why}", overlay.vni, overlay.engine.as_str())?;
+        }
+    }
     if let Some(trouble) = &modes.trouble {
         writeln!(text, "no xdp mode: {trouble}")?;
     }
@@ -86,20 +91,30 @@ fn write_modes(text: &mut String, modes: &ModeReport) -> std::fmt::Result {
 }
 
 fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
-    let EngineReport { encap, decap, workers, remotes, locals, vteps_resolved, vteps, .. } = engine;
-    writeln!(text, "fast path: {} frames in, {} frames out of tunnels", encap.frames, decap.frames)?;
+    let EngineReport { kinds, encap, decap, workers, remotes, locals, vteps_resolved, vteps, .. } = engine;
+    let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
+    let kinds = kinds.join(" and ");
+    writeln!(
+        text,
+        "fast path ({kinds}): {} frames in, {} frames out of tunnels",
+        encap.frames, decap.frames
+    )?;
     writeln!(
         text,
         "  {workers} workers; {remotes} remote and {locals} local MACs; {vteps_resolved} of {vteps} VTEPs resolved"
     )?;
-    let mut table = Table::new(["  DEVICE", "VNI", "XDP", "COPY", "FRAMES", "TO THE KERNEL"]);
+    let mut table = Table::new(["  DEVICE", "VNI", "HOOK", "COPY", "FRAMES", "TO THE KERNEL"]);
     for device in &engine.devices {
         let frames = |redirected: bool| {
             let counted = device.verdicts.iter();
             let counted = counted.filter(|count| (count.verdict == "redirected") == redirected);
             counted.map(|count| count.frames).sum::<u64>().to_string()
         };
-        let copy = if device.zero_copy { "zero-copy" } else { "copy" };
+        let copy = match device.regime.as_deref() {
+            Some("tc") => "none",
+            _ if device.zero_copy => "zero-copy",
+            _ => "copy",
+        };
         table.row([
             format!("  {}", device.device),
             device.vni.map_or_else(String::new, |vni| vni.to_string()),

@@ -68,6 +68,7 @@ fn underlay(table: &Table<'_>) -> Option<Underlay> {
 fn dataplane(table: &Table<'_>) -> Dataplane {
     Dataplane {
         mode: table.with_default("mode", value::mode),
+        engine: table.with_default("engine", value::engine),
         workers: table.with_default("workers", value::workers),
         cpus: table.list("cpus", value::cpu),
         attach: table.with_default("attach", value::xdp_attach),
@@ -110,6 +111,7 @@ fn overlay(table: &Table<'_>, local: Option<IpAddr>) -> Option<OverlayDraft> {
             .unwrap_or_else(|| local.is_some_and(|local| local.is_ipv6())),
         source_ports: table.with_default("source_ports", value::source_ports),
         mode: table.optional("mode", value::mode),
+        engine: table.optional("engine", value::engine),
         flood: table.list("flood", value::address),
         containers: Vec::new(),
         remotes: Vec::new(),

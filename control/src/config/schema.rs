@@ -79,6 +79,13 @@ pub(super) const DATAPLANE: Section = Section {
             Value("\"auto\""),
             "What carries known unicast; `--mode` wins.",
         ),
+        key(
+            "engine",
+            "`\"auto\"`, `\"userspace\"` or `\"inkernel\"`",
+            Value("\"userspace\""),
+            "Who carries frames in xdp mode: workers over AF_XDP, or the BPF programs themselves; `auto` takes \
+             workers where the NIC offers zero-copy or outer UDP checksums are computed. `--engine` wins.",
+        ),
         key("workers", "1 to 256", Value("1"), "Queues used on the NIC and on every port, one thread each."),
         key(
             "cpus",
@@ -190,6 +197,12 @@ pub(super) const OVERLAY: Section = Section {
             "`\"auto\"`, `\"kernel\"` or `\"xdp\"`",
             Derived("`mode` of `[dataplane]`"),
             "This overlay's own mode.",
+        ),
+        key(
+            "engine",
+            "`\"auto\"`, `\"userspace\"` or `\"inkernel\"`",
+            Derived("`engine` of `[dataplane]`"),
+            "This overlay's own engine.",
         ),
         key(
             "flood",

@@ -35,6 +35,8 @@ pub struct Underlay {
 pub struct Dataplane {
     /// What carries known unicast.
     pub mode: Mode,
+    /// Who carries frames in xdp mode.
+    pub engine: Engine,
     /// Queues used on the NIC and on every port, one thread each.
     pub workers: u16,
     /// The processor that each worker is pinned to; empty = not pinned.
@@ -95,6 +97,8 @@ pub struct Overlay {
     pub source_ports: (u16, u16),
     /// Overrides `[dataplane] mode`.
     pub mode: Option<Mode>,
+    /// This overlay's own engine.
+    pub engine: Option<Engine>,
     /// Head-end replication: VTEPs of the all-zero FDB row.
     pub flood: Vec<IpAddr>,
     /// Local containers.
@@ -185,6 +189,29 @@ impl std::fmt::Display for Mode {
             Self::Auto => "auto",
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
+        })
+    }
+}
+
+/// Who carries frames in xdp mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// userspace where the NIC offers zero-copy, otherwise inkernel.
+    Auto,
+    /// Workers, over AF_XDP sockets.
+    Userspace,
+    /// The BPF programs themselves.
+    #[value(name = "inkernel")]
+    InKernel,
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Userspace => "userspace",
+            Self::InKernel => "inkernel",
         })
     }
 }

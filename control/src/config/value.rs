@@ -12,7 +12,7 @@ use toml::de::{DeInteger, DeValue};
 use vxdp_dataplane::wire::{InvalidVni, MacAddr, Vni};
 
 use super::reader::Read;
-use super::{Df, IfName, Install, Mode, NsName, Poll, Tos, Ttl, XdpAttach, ZeroCopy};
+use super::{Df, Engine, IfName, Install, Mode, NsName, Poll, Tos, Ttl, XdpAttach, ZeroCopy};
 
 /// The kind of a value in TOML's words.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
@@ -172,6 +172,11 @@ pub(super) fn df(value: &DeValue<'_>) -> Read<Df> {
 
 pub(super) fn mode(value: &DeValue<'_>) -> Read<Mode> {
     word(value, &[("auto", Mode::Auto), ("kernel", Mode::Kernel), ("xdp", Mode::Xdp)], "")
+}
+
+pub(super) fn engine(value: &DeValue<'_>) -> Read<Engine> {
+    let words = [("auto", Engine::Auto), ("userspace", Engine::Userspace), ("inkernel", Engine::InKernel)];
+    word(value, &words, "")
 }
 
 pub(super) fn xdp_attach(value: &DeValue<'_>) -> Read<XdpAttach> {

@@ -155,9 +155,10 @@ fn ledger_beside(socket: &Path) -> std::path::PathBuf {
 pub async fn down(socket: &Path) -> Result<Report, Error> {
     let _claim = Claim::new(socket)?;
     let host = Netns::current().map_err(system("open the network namespace of this process"))?;
-    let mut kernel = Kernel::open(host.clone(), &ledger_beside(socket)).await?;
-    let report = kernel.down().await?;
+    // Before the namespaces go: a device in them that is still in use would outlive them.
     pilot::clear(&host, socket).await;
+    let mut kernel = Kernel::open(host, &ledger_beside(socket)).await?;
+    let report = kernel.down().await?;
     Notes::remove(&Notes::path_beside(socket)).map_err(system("remove the notes of added rows"))?;
     Ok(report)
 }
@@ -315,10 +316,10 @@ impl Daemon {
                 });
                 return;
             }
-            Change::Mode(client, vni, mode) => {
+            Change::Mode(client, vni, mode, engine) => {
                 let pilot = Arc::clone(&self.pilot);
                 self.reply_later(client, async move {
-                    match pilot.set_mode(vni, mode).await {
+                    match pilot.set_mode(vni, mode, engine).await {
                         Ok(()) => Answer::with(&pilot.report().await),
                         Err(why) => Answer::refuse(Kind::Failed, why),
                     }

@@ -43,8 +43,8 @@ pub enum MapWrite {
         id: VtepId,
         /// Its underlay address.
         address: IpAddr,
-        /// Whether its next hop is known.
-        resolved: bool,
+        /// Its next hop, where frames may be redirected.
+        next_hop: Option<NextHop>,
     },
 }
 
@@ -113,18 +113,18 @@ pub fn changes(changes: &[Change], path: Path) -> Compiled {
                 // The programs know one longest frame per port, by the device's MTU. Over a narrower route the
                 // kernel carries everything: it answers an oversize packet, which the worker could only drop.
                 let whole = |hop: NextHop| hop.mtu >= u16::try_from(path.mtu).unwrap_or(u16::MAX);
-                vteps.insert(id, (admitted(address, resolution), next_hop.is_some_and(whole)));
+                vteps.insert(id, (admitted(address, resolution), next_hop.filter(|hop| whole(*hop))));
                 tables.push(Table::Vtep(id, Some(Vtep { address, next_hop })));
             }
             Change::VtepGone { id, address } => {
-                vteps.insert(id, (address, false));
+                vteps.insert(id, (address, None));
                 tables.push(Table::Vtep(id, None));
             }
         }
     }
     let macs = macs.into_iter().map(|((overlay, mac), place)| MapWrite::Mac { overlay, mac, place });
     let vteps = vteps.into_iter();
-    let vteps = vteps.map(|(id, (address, resolved))| MapWrite::Vtep { id, address, resolved });
+    let vteps = vteps.map(|(id, (address, next_hop))| MapWrite::Vtep { id, address, next_hop });
     let (after, before) = vteps.chain(macs).partition(MapWrite::opens);
     Compiled { before, tables, after }
 }
@@ -134,7 +134,7 @@ impl MapWrite {
     fn opens(&self) -> bool {
         match self {
             Self::Mac { place, .. } => place.is_some(),
-            Self::Vtep { resolved, .. } => *resolved,
+            Self::Vtep { next_hop, .. } => next_hop.is_some(),
         }
     }
 }
@@ -229,7 +229,7 @@ mod tests {
         let admitted = |unresolved| {
             let resolution = Resolution::Unresolved(unresolved);
             let change = Change::Vtep { id: VTEP, address: ip(), resolution };
-            changes(&[change], PATH).before == [MapWrite::Vtep { id: VTEP, address: ip(), resolved: false }]
+            changes(&[change], PATH).before == [MapWrite::Vtep { id: VTEP, address: ip(), next_hop: None }]
         };
         assert!(admitted(Unresolved::NoNeighbour(ip())));
         assert!(!admitted(Unresolved::NoRoute));

@@ -8,14 +8,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use vxdp_dataplane::table::{Change as TableChange, Port, Publisher, Underlay};
-use vxdp_dataplane::worker::{Worker, WorkerExit};
-use vxdp_dataplane::{OverlayId, PortId, Stats, VtepId};
+use vxdp_dataplane::table::{Change as TableChange, Port, Underlay};
+use vxdp_dataplane::{OverlayId, PortId, VtepId};
 
+use super::carrier::Carrier;
 use super::compile::{self, MapWrite, Path};
-use super::nic::Nic;
 use super::port::ServedPort;
-use super::report::{DeviceReport, EngineReport, losses, verdicts};
+use super::report::EngineReport;
 use super::{Command, End, EngineError, settings};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
@@ -24,17 +23,15 @@ use crate::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use crate::mirror::nexthop::Resolution;
 use crate::mirror::state::Change;
 use crate::netns::Netns;
-use crate::xdp::{self, Capacity, Device, HEARTBEAT_MAX_AGE, Host, PortEntry, Programs};
+use crate::xdp::{self, Capacity, Device, Host, PortEntry, Programs};
 
 /// How long frames that the programs have redirected already may be on their way into the rings when the
 /// switch is turned off: a program's run and the flush behind it, in the same soft interrupt. Too short
 /// loses them; longer delays every stop.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// How long the last frames may take out of the rings when the engine stops.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// How often the namespaces are compared with their names.
+/// How often the namespaces are compared with their names, and the lease of the programs that carry frames by
+/// themselves is renewed (`inkernel::LEASE`).
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often ports that take no part are tried again: somebody may have taken another program off the device.
@@ -45,27 +42,29 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Live {
     pub(super) config: Arc<Config>,
     pub(super) sources: Vec<Source>,
+    /// Which overlays are this engine's, in the order of the configuration.
+    pub(super) part: Vec<bool>,
+    /// Which of those it carries now.
     pub(super) enabled: Vec<bool>,
     pub(super) programs: Programs,
     pub(super) maps: xdp::Tables,
-    pub(super) publisher: Publisher,
+    pub(super) carrier: Carrier,
     pub(super) generation: u64,
     pub(super) path: Path,
-    /// Longest frame that the workers' memory takes, in bytes.
+    /// Longest frame that the workers' memory takes, in bytes, and how old their signs of life may be.
     pub(super) longest: u32,
+    pub(super) heartbeat_max_age: Duration,
+    pub(super) link: UnderlayLink,
     /// The last word on each VTEP, for when the underlay's MTU changes.
     pub(super) vteps: HashMap<VtepId, (IpAddr, Resolution)>,
-    pub(super) workers: Vec<Worker>,
-    pub(super) stats: Vec<Arc<Stats>>,
-    pub(super) nic: Nic,
     pub(super) ports: Vec<ServedPort>,
     /// By device: the last reason that was logged why its port takes no part.
     pub(super) told: HashMap<u32, String>,
+    /// One more than the highest number that a port had so far.
+    pub(super) numbers: u16,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) facts: mpsc::Receiver<Vec<Fact>>,
     pub(super) follower: JoinHandle<()>,
-    pub(super) exits: mpsc::UnboundedReceiver<(u16, WorkerExit)>,
-    pub(super) refreshed: u32,
 }
 
 impl Live {
@@ -107,13 +106,11 @@ impl Live {
                     }
                     Some(Command::Stop) | None => return Ok(()),
                 },
-                Some((queue, exit)) = self.exits.recv() => {
-                    return Err(EngineError::Lost(format!("the worker of queue {queue} ended: {exit:?}")));
-                }
-                _ = refresh.tick() => self.refresh().await,
+                lost = self.carrier.lost() => return Err(lost),
+                _ = refresh.tick() => self.refresh().await?,
                 _ = again.tick() => self.try_ports_again().await?,
                 _ = look.tick() => {
-                    self.publisher.free_retired();
+                    self.carrier.tend()?;
                     self.compare_namespaces()?;
                 }
             }
@@ -154,8 +151,8 @@ impl Live {
         })
     }
 
-    fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
-        self.publisher.change(changes)?;
+    pub(super) fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
+        self.carrier.publish(changes)?;
         self.generation += 1;
         Ok(())
     }
@@ -172,30 +169,28 @@ impl Live {
     }
 
     async fn add_port(&mut self, overlay: OverlayId, position: usize, index: u32) -> Result<(), EngineError> {
+        if !self.part[usize::from(overlay.get())] {
+            return Ok(());
+        }
         let Some(id) = self.free_port() else { return Ok(()) };
         let (spec, source) = (self.spec(overlay), &self.sources[usize::from(overlay.get())]);
-        let container = &spec.containers[position];
+        let container = spec.containers[position].clone();
         let name = source.ports[position].clone();
         let device = Device { netns: source.netns.clone(), index, name };
         let mut port = ServedPort::new(id, overlay, position, device, spec.vni.get());
-        if let Err(trouble) = port.switch_offloads_off(container).await {
-            port.give_up(trouble);
-            self.leave_to_the_kernel(port);
-            return Ok(());
-        }
-        self.publish(&[TableChange::Port(id, Some(self.table_port(overlay)))])?;
-        let mode = self.config.dataplane.attach;
-        let instance = self.programs.port(id)?;
-        let attached = block_in_place(|| port.attach(instance, &self.workers, mode));
-        if attached.is_err() {
+        self.numbers = self.numbers.max(id.get().saturating_add(1));
+        let row = self.table_port(overlay);
+        self.carrier.serve(&mut port, &container, row, &self.programs).await?;
+        self.generation += 1;
+        if !port.serves() {
             // The container may have gone in the meantime; then the next fact says so.
             self.leave_to_the_kernel(port);
             return Ok(());
         }
         self.told.remove(&index);
-        self.maps.set_port(id, self.map_port(overlay))?;
-        self.ports.push(port);
+        self.maps.set_port(id, self.map_port(&port))?;
         self.ask(Ask::PortUp { overlay, device: index, port: id }).await;
+        self.ports.push(port);
         Ok(())
     }
 
@@ -222,26 +217,24 @@ impl Live {
         let is_it = |port: &ServedPort| port.overlay == overlay && port.position == position;
         let Some(found) = self.ports.iter().position(is_it) else { return Ok(()) };
         let port = self.ports.swap_remove(found);
-        let id = port.id;
-        self.maps.remove_port(id)?;
-        port.detach(&self.workers).await;
-        self.publish(&[TableChange::Port(id, None)])
+        self.maps.remove_port(port.id)?;
+        self.generation += 1;
+        self.carrier.leave(port).await
     }
 
     fn underlay_changed(&mut self, link: UnderlayLink) -> Result<(), EngineError> {
-        if link.device != self.nic.link.device {
+        if link.device != self.link.device {
             let device = &self.config.underlay.device;
             return Err(EngineError::Lost(format!("the underlay device `{device}` was made anew")));
         }
-        if link == self.nic.link {
+        if link == self.link {
             return Ok(());
         }
-        self.nic.link = link;
+        self.link = link;
         self.path.mtu = link.mtu;
         let local = self.config.underlay.local;
         self.publish(&[TableChange::Underlay(Underlay { local, mac: link.mac })])?;
-        let (mac, max_frame, heartbeat_max_age) = (link.mac, self.longest, HEARTBEAT_MAX_AGE);
-        self.maps.set_host(Host { local, mac, max_frame, heartbeat_max_age })?;
+        self.maps.set_host(self.host())?;
         let vtep = |(&id, &(address, resolution))| Change::Vtep { id, address, resolution };
         let changes: Vec<Change> = self.vteps.iter().map(vtep).collect();
         self.apply(&changes)?;
@@ -259,25 +252,22 @@ impl Live {
 
     fn rewrite_ports(&mut self) -> Result<(), EngineError> {
         let serving = self.ports.iter().filter(|port| port.serves());
-        let ports: Vec<(PortId, OverlayId)> = serving.map(|port| (port.id, port.overlay)).collect();
-        for (id, overlay) in ports {
-            self.publish(&[TableChange::Port(id, Some(self.table_port(overlay)))])?;
-            self.maps.set_port(id, self.map_port(overlay))?;
+        let rows: Vec<_> =
+            serving.map(|port| (port.id, self.table_port(port.overlay), self.map_port(port))).collect();
+        for (id, row, entry) in rows {
+            self.publish(&[TableChange::Port(id, Some(row))])?;
+            self.maps.set_port(id, entry)?;
         }
         Ok(())
     }
 
     /// Names the rows that traffic has used since the last time, so that they do not age out of the kernel.
-    async fn refresh(&mut self) {
-        let tables = self.publisher.tables();
-        let since = std::mem::replace(&mut self.refreshed, now_seconds());
-        let used = |last: Option<u32>| last.is_some_and(|second| second >= since);
-        let remotes = tables.remotes().filter(|row| used(row.last_frame)).map(|row| (row.overlay, row.mac));
-        let locals = tables.locals().filter(|row| used(row.last_frame)).map(|row| (row.overlay, row.mac));
-        let macs: Vec<_> = remotes.chain(locals).collect();
+    async fn refresh(&mut self) -> Result<(), EngineError> {
+        let macs = self.carrier.used(&mut self.maps)?;
         if !macs.is_empty() {
             self.ask(Ask::Used(macs)).await;
         }
+        Ok(())
     }
 
     /// A namespace that was deleted lives on while we are in it, with its devices and its UDP port: a new
@@ -293,35 +283,24 @@ impl Live {
     }
 
     async fn report(&mut self) -> EngineReport {
-        let zero_copy = self.workers.iter().all(Worker::zero_copy);
-        let copy = (!zero_copy).then(|| settings::why_copy(&self.config).to_owned());
-        let mut nic = DeviceReport {
-            zero_copy,
-            verdicts: verdicts(&self.nic.instance),
-            lost: losses(self.workers.iter().map(Worker::underlay_stats)),
-            ..self.nic.report(&self.config)
-        };
-        nic.limits.extend(copy);
         let followed = self.followed().await;
-        let tables = self.publisher.tables();
         let resolved =
             self.vteps.values().filter(|(_, resolution)| matches!(resolution, Resolution::Resolved { .. }));
+        let (remotes, locals) = self.maps.rows();
         let mut report = EngineReport {
-            devices: std::iter::once(nic).chain(self.ports.iter().map(ServedPort::report)).collect(),
+            kinds: vec![self.carrier.kind()],
+            devices: self.ports.iter().map(ServedPort::report).collect(),
             vteps_resolved: resolved.count(),
             vteps: self.vteps.len(),
-            remotes: tables.remote_count(),
-            locals: tables.locals().count(),
+            remotes,
+            locals,
             generation: self.generation,
             overflows: followed.overflows,
             drift: followed.drift,
             refused: followed.refused,
             ..EngineReport::default()
         };
-        let cpus = &self.config.dataplane.cpus;
-        for (queue, stats) in self.stats.iter().enumerate() {
-            report.add_worker(cpus.get(queue).copied(), stats);
-        }
+        self.carrier.fill(&mut report, (0..self.numbers).map(PortId::new));
         report
     }
 
@@ -336,24 +315,27 @@ impl Live {
         let _ = self.asks.send(ask).await;
     }
 
-    /// Back to the kernel: the switch, the frames under way, the workers, the programs, the next hops.
-    async fn stop(self) {
-        let Self { mut maps, workers, nic, ports, asks, mut facts, follower, .. } = self;
+    /// Back to the kernel: the switch, the frames under way, the carrier, the next hops.
+    pub(super) async fn stop(self) {
+        let Self { mut maps, carrier, ports, asks, mut facts, follower, .. } = self;
         let _ = maps.set_switch(false);
         sleep(SETTLE).await;
-        for port in ports {
-            port.detach(&workers).await;
-        }
-        block_in_place(|| {
-            for worker in workers {
-                worker.stop(PATIENCE);
-            }
-        });
-        nic.release().await;
+        carrier.stop(ports).await;
         drop(asks);
         // The follower may be waiting for us to take its last facts.
         while facts.recv().await.is_some() {}
         let _ = follower.await;
+    }
+
+    /// What the programs know of this host.
+    pub(super) fn host(&self) -> Host {
+        Host {
+            local: self.config.underlay.local,
+            mac: self.link.mac,
+            max_frame: self.longest,
+            heartbeat_max_age: self.heartbeat_max_age,
+            device: self.link.device,
+        }
     }
 
     fn spec(&self, overlay: OverlayId) -> &Overlay {
@@ -369,7 +351,7 @@ impl Live {
     }
 
     fn underlay(&self) -> UnderlayFacts {
-        let UnderlayLink { device, mtu, .. } = self.nic.link;
+        let UnderlayLink { device, mtu, .. } = self.link;
         UnderlayFacts { ifindex: device, mtu, local: self.config.underlay.local }
     }
 
@@ -378,16 +360,17 @@ impl Live {
         Port { overlay, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }
     }
 
-    fn map_port(&self, overlay: OverlayId) -> PortEntry {
-        let underlay = self.underlay();
+    fn map_port(&self, port: &ServedPort) -> PortEntry {
+        let (overlay, underlay) = (port.overlay, self.underlay());
         let max_frame =
             settings::max_frame(underlay.overlay_mtu(self.spec(overlay)), &underlay, self.longest);
-        PortEntry { overlay, max_frame, enabled: self.enabled[usize::from(overlay.get())] }
+        let enabled = self.enabled[usize::from(overlay.get())];
+        PortEntry { overlay, max_frame, enabled, outer: self.carrier.outer(port) }
     }
 }
 
 /// The second of the workers' clock, as the tables note it.
-fn now_seconds() -> u32 {
+pub(super) fn now_seconds() -> u32 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| u32::try_from(now.tv_sec()).unwrap_or(u32::MAX))
 }

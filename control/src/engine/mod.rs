@@ -1,22 +1,27 @@
-//! xdp mode: workers, XDP programs and their tables over a standing kernel overlay.
+//! xdp mode: BPF programs, their tables, and in one of two kinds workers, over a standing kernel overlay.
 //!
 //! ```text
-//!  kernel ──netlink──▶ mirror::Follower ──facts──▶ live::Live ──▶ dataplane tables ──▶ workers
+//!  kernel ──netlink──▶ mirror::Follower ──facts──▶ live::Live ──▶ dataplane tables ──▶ workers (userspace kind)
 //!                             ▲                       │  │
-//!                             └────────asks───────────┘  └──────▶ maps of the XDP programs
+//!                             └────────asks───────────┘  └──────▶ maps of the programs
 //! ```
 //!
 //! An engine needs nothing but the configuration and an overlay that stands; it can be started and stopped
 //! at any moment. While it is not there, or stuck, every frame takes the kernel's path.
 
+mod carrier;
 pub mod compile;
+mod inkernel;
 mod live;
 mod nic;
 pub mod pilot;
 mod port;
+pub mod regime;
 mod report;
 mod settings;
 mod start;
+mod uplink;
+mod userspace;
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +36,37 @@ use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
 pub use report::{DeviceReport, DropCount, EngineReport, Frames, LossCount, QueueReport, VerdictCount};
+
+/// Who carries the frames of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Workers in userspace, over AF_XDP.
+    Userspace,
+    /// The BPF programs themselves.
+    InKernel,
+}
+
+impl Kind {
+    /// Its name in the configuration, on the command line and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::InKernel => "inkernel",
+        }
+    }
+}
+
+/// What an overlay is to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Another engine's.
+    None,
+    /// The engine's, which leaves it to the kernel for the time being.
+    Idle,
+    /// Carried.
+    Carried,
+}
 
 /// Requests that wait for the engine.
 const COMMANDS: usize = 16;
@@ -106,12 +142,17 @@ enum Command {
 }
 
 impl Engine {
-    /// Starts the fast path over the overlays of `config`, which must stand. `enabled` says which of them
-    /// take part at first, in the order of the configuration.
+    /// Starts the fast path over the overlays of `config`, which must stand. `parts` says what each of them is
+    /// to it, in the order of the configuration.
     ///
     /// Takes tens of milliseconds, during which and after whose failure the kernel carries everything.
-    pub async fn start(config: Arc<Config>, host: Netns, enabled: Vec<bool>) -> Result<Self, EngineError> {
-        let live = live::Live::start(config, host, enabled).await?;
+    pub async fn start(
+        config: Arc<Config>,
+        host: Netns,
+        kind: Kind,
+        parts: Vec<Part>,
+    ) -> Result<Self, EngineError> {
+        let live = live::Live::start(config, host, kind, parts).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (ended, end) = watch::channel(None);
         let task = tokio::spawn(async move {
@@ -147,6 +188,11 @@ impl Engine {
     /// Tells when and how it ends, to as many as want to know.
     pub fn end(&self) -> watch::Receiver<Option<End>> {
         self.end.clone()
+    }
+
+    /// Removes the devices that an engine of the daemon at `socket` has left in `host`, or one that was killed.
+    pub async fn remove_devices(host: &Netns, socket: &std::path::Path) -> Result<(), EngineError> {
+        uplink::Uplink::remove_all(host, socket).await
     }
 
     /// Hands all traffic back to the kernel, carries what is under way, and takes everything off.

@@ -16,7 +16,6 @@ use super::EngineError;
 use super::report::DeviceReport;
 use crate::causes::chain;
 use crate::config::Config;
-use crate::mirror::fact::UnderlayLink;
 use crate::netns::Netns;
 use crate::offload::{self, RX_VLAN, RX_VLAN_STAG, SwitchedOff};
 use crate::xdp::{Attached, BpfFs, Device, Instance};
@@ -28,7 +27,6 @@ const HIDING: [&str; 2] = [RX_VLAN, RX_VLAN_STAG];
 pub(super) struct Nic {
     pub(super) instance: Instance,
     pub(super) attached: Attached,
-    pub(super) link: UnderlayLink,
     pub(super) offloads: Offloads,
 }
 
@@ -39,7 +37,6 @@ impl Nic {
         device: &Device,
         config: &Config,
         bpffs: &BpfFs,
-        link: UnderlayLink,
         offloads: Offloads,
     ) -> Result<Self, EngineError> {
         let attached = block_in_place(|| {
@@ -47,7 +44,7 @@ impl Nic {
             instance.attach(device, config.dataplane.attach, keep.as_deref())
         });
         match attached {
-            Ok(attached) => Ok(Self { instance, attached, link, offloads }),
+            Ok(attached) => Ok(Self { instance, attached, offloads }),
             Err(error) => {
                 offloads.restore().await;
                 Err(error.into())

@@ -1,4 +1,6 @@
-//! Decides when the engine flies: starts it over a standing overlay, switches modes, tries again after a loss.
+//! Decides when engines fly: starts them over a standing overlay, switches modes, tries again after a loss.
+//!
+//! There is at most one engine of each kind; each carries the overlays that are its part.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +12,11 @@ use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 
 use super::nic;
+use super::regime::{self, ZeroCopyOffer};
 use super::start::bpffs_root;
-use super::{End, Engine, EngineReport};
+use super::{End, Engine, EngineReport, Kind, Part};
 use crate::causes::chain;
-use crate::config::{Config, Mode, Overlay};
+use crate::config::{self, Config, Mode, Overlay};
 use crate::netns::Netns;
 use crate::xdp::BpfFs;
 
@@ -21,6 +24,9 @@ use crate::xdp::BpfFs;
 /// meanwhile, so nothing presses; but a namespace that is being rebuilt is back within a second.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why an engine ends whose overlays have another one.
+const OTHER_ENGINE: &str = "another engine was asked for";
 
 /// Switches that a report remembers.
 const REMEMBERED: usize = 10;
@@ -51,6 +57,12 @@ pub struct OverlayMode {
     pub asked: Mode,
     /// What carries known unicast now: `kernel` or `xdp`.
     pub mode: Mode,
+    /// The engine that was asked for: `auto`, `userspace` or `inkernel`.
+    pub asked_engine: config::Engine,
+    /// The engine that carries it in xdp mode.
+    pub engine: Kind,
+    /// Why this engine, where it was left open.
+    pub why: Option<String>,
 }
 
 /// A change of mode.
@@ -73,209 +85,51 @@ pub struct Pilot {
 struct Inner {
     config: Arc<Config>,
     /// What is asked for, by overlay.
-    asked: Vec<Mode>,
-    engine: Option<Engine>,
+    asked: Vec<Asked>,
+    /// What the underlay offers; asked for once the overlay stands.
+    offer: Option<ZeroCopyOffer>,
+    userspace: Seat,
+    inkernel: Seat,
     /// Whether the overlay stands, so that an engine has something to fly over.
     built: bool,
-    trouble: Option<String>,
-    pause: Duration,
-    retry: Instant,
     switches: Vec<(Instant, String)>,
 }
 
-impl Pilot {
-    /// A pilot on the ground.
-    pub fn new(host: Netns, config: Arc<Config>) -> Self {
-        let asked = asked(&config);
+/// What is asked for in one overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    mode: Mode,
+    engine: config::Engine,
+}
+
+/// The place of the engine of one kind.
+#[derive(Debug)]
+struct Seat {
+    kind: Kind,
+    engine: Option<Engine>,
+    /// With which it was started.
+    parts: Vec<Part>,
+    trouble: Option<String>,
+    pause: Duration,
+    retry: Instant,
+}
+
+impl Seat {
+    fn new(kind: Kind) -> Self {
         let (pause, retry) = (FIRST_PAUSE, Instant::now());
-        let inner = Inner {
-            config,
-            asked,
-            engine: None,
-            built: false,
-            trouble: None,
-            pause,
-            retry,
-            switches: Vec::new(),
-        };
-        Self { host, inner: Mutex::new(inner) }
+        Self { kind, engine: None, parts: Vec::new(), trouble: None, pause, retry }
     }
 
-    /// Before the overlay is looked at: an engine over a namespace that was deleted would keep it, its
-    /// devices and its UDP ports alive.
-    pub async fn make_way(&self) {
-        let mut inner = self.inner.lock().await;
-        if let Some(engine) = &inner.engine {
-            engine.look().await;
-        }
-        inner.bury();
-    }
-
-    /// After the overlay was built as `config` says.
-    pub async fn built(&self, config: &Arc<Config>) {
-        let mut inner = self.inner.lock().await;
-        if inner.config != *config {
-            inner.land("the configuration changed").await;
-            inner.asked = asked(config);
-            inner.config = Arc::clone(config);
-        }
-        if !inner.built {
-            inner.built = true;
-            inner.retry = Instant::now();
-        }
-        inner.tend(&self.host).await;
-    }
-
-    /// Once in a while: notices the end of an engine and starts another one.
-    pub async fn tend(&self) {
-        self.inner.lock().await.tend(&self.host).await;
-    }
-
-    /// Changes the mode of the overlays with this VNI, or of all.
-    ///
-    /// # Errors
-    /// When no overlay has the VNI, or xdp mode was asked for and cannot be had; then everything stays as it was.
-    pub async fn set_mode(&self, vni: Option<u32>, mode: Mode) -> Result<(), String> {
-        let mut inner = self.inner.lock().await;
-        let before = inner.asked.clone();
-        let config = Arc::clone(&inner.config);
-        let meant = |overlay: &Overlay| vni.is_none_or(|vni| overlay.vni.get() == vni);
-        if let (Some(vni), false) = (vni, config.overlays.iter().any(meant)) {
-            return Err(format!("no overlay has VNI {vni}"));
-        }
-        for (asked, overlay) in inner.asked.iter_mut().zip(&config.overlays) {
-            if meant(overlay) {
-                *asked = mode;
-            }
-        }
-        inner.retry = Instant::now();
-        inner.tend(&self.host).await;
-        match inner.trouble.clone() {
-            Some(trouble) if mode == Mode::Xdp && inner.engine.is_none() => {
-                inner.asked = before;
-                Err(trouble)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Why a mode that was asked for by name is not there.
-    pub async fn refused(&self) -> Option<String> {
-        let inner = self.inner.lock().await;
-        let wanted = inner.asked.contains(&Mode::Xdp) && inner.engine.is_none();
-        inner.trouble.clone().filter(|_| wanted)
-    }
-
-    /// How things are.
-    pub async fn report(&self) -> ModeReport {
-        let inner = self.inner.lock().await;
-        let engine = match &inner.engine {
-            Some(engine) => engine.report().await,
-            None => None,
-        };
-        let overlays: Vec<OverlayMode> = inner
-            .config
-            .overlays
-            .iter()
-            .zip(&inner.asked)
-            .map(|(overlay, &asked)| {
-                let flies = engine.is_some() && asked != Mode::Kernel;
-                let mode = if flies { Mode::Xdp } else { Mode::Kernel };
-                OverlayMode { vni: overlay.vni.get(), port: overlay.port, asked, mode }
-            })
-            .collect();
-        let xdp = overlays.iter().filter(|overlay| overlay.mode == Mode::Xdp).count();
-        let mode = match xdp {
-            0 => "kernel",
-            _ if xdp == overlays.len() => "xdp",
-            _ => "mixed",
-        };
-        let switch =
-            |(at, what): &(Instant, String)| Switch { age_s: at.elapsed().as_secs(), what: what.clone() };
-        ModeReport {
-            mode: mode.to_owned(),
-            overlays,
-            trouble: inner.trouble.clone(),
-            switches: inner.switches.iter().rev().map(switch).collect(),
-            engine,
-        }
-    }
-
-    /// Lands for good: the kernel carries everything, and nothing of the fast path is left on the host, but for
-    /// the program of a NIC that its removal would reset. That one passes every frame.
-    pub async fn stop(&self) {
-        let mut inner = self.inner.lock().await;
-        inner.built = false;
-        inner.land("the daemon stops").await;
-        let socket = &inner.config.control.socket;
-        let root = bpffs_root(socket);
-        BpfFs::release(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
-        if !root.exists() {
-            nic::restore_left(&self.host, socket).await;
-        }
-    }
-}
-
-/// Removes what the engine of the daemon at `socket` has left on the host, or one that was killed.
-pub async fn clear(host: &Netns, socket: &Path) {
-    let root = bpffs_root(socket);
-    BpfFs::remove(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
-    nic::restore_left(host, socket).await;
-}
-
-fn not_unmounted(root: &Path, error: &std::io::Error) {
-    tracing::warn!("cannot unmount {}: {error}", root.display());
-}
-
-impl Inner {
-    async fn tend(&mut self, host: &Netns) {
-        self.bury();
-        let wanted = self.asked.iter().any(|mode| *mode != Mode::Kernel);
-        match &self.engine {
-            Some(engine) if wanted => {
-                for (overlay, mode) in (0..).map(OverlayId::new).zip(&self.asked) {
-                    engine.set_overlay(overlay, *mode != Mode::Kernel).await;
-                }
-            }
-            Some(_) => self.land("kernel mode was asked for").await,
-            None if wanted && self.built && Instant::now() >= self.retry => self.take_off(host).await,
-            None => {}
-        }
-        if !wanted {
-            self.trouble = None;
-        }
-    }
-
-    async fn take_off(&mut self, host: &Netns) {
-        let enabled = self.asked.iter().map(|mode| *mode != Mode::Kernel).collect();
-        match Engine::start(Arc::clone(&self.config), host.clone(), enabled).await {
-            Ok(engine) => {
-                self.engine = Some(engine);
-                self.trouble = None;
-                self.pause = FIRST_PAUSE;
-                self.note("xdp mode took over from the kernel".to_owned());
-            }
-            Err(error) => self.fail(chain(&error)),
-        }
-    }
-
-    async fn land(&mut self, why: &str) {
-        if let Some(engine) = self.engine.take() {
-            engine.stop().await;
-            self.note(format!("the kernel took over: {why}"));
-        }
-    }
-
-    /// Takes note of an engine that has ended by itself.
-    fn bury(&mut self) {
-        let Some(end) = self.engine.as_ref().and_then(|engine| engine.end().borrow().clone()) else { return };
+    /// Takes note of an engine that has ended by itself; the words for it.
+    fn bury(&mut self) -> Option<String> {
+        let end = self.engine.as_ref().and_then(|engine| engine.end().borrow().clone())?;
         self.engine = None;
         let why = match end {
             End::Lost(why) => why,
             End::Stopped => "the engine was stopped".to_owned(),
         };
-        self.note(format!("the kernel took over: {why}"));
-        self.fail(why);
+        self.fail(why.clone());
+        Some(why)
     }
 
     fn fail(&mut self, why: String) {
@@ -287,6 +141,320 @@ impl Inner {
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }
 
+    /// Whether the overlays are shared out as they were when the engine was started.
+    fn has_same_part(&self, parts: &[Part]) -> bool {
+        let owns = |part: &Part| *part != Part::None;
+        self.parts.iter().map(owns).eq(parts.iter().map(owns))
+    }
+}
+
+impl Pilot {
+    /// A pilot on the ground.
+    pub fn new(host: Netns, config: Arc<Config>) -> Self {
+        let asked = asked(&config);
+        let inner = Inner {
+            config,
+            asked,
+            offer: None,
+            userspace: Seat::new(Kind::Userspace),
+            inkernel: Seat::new(Kind::InKernel),
+            built: false,
+            switches: Vec::new(),
+        };
+        Self { host, inner: Mutex::new(inner) }
+    }
+
+    /// Before the overlay is looked at: an engine over a namespace that was deleted would keep it, its
+    /// devices and its UDP ports alive.
+    pub async fn make_way(&self) {
+        let mut inner = self.inner.lock().await;
+        for engine in inner.seats().into_iter().filter_map(|seat| seat.engine.as_ref()) {
+            engine.look().await;
+        }
+        inner.bury();
+    }
+
+    /// After the overlay was built as `config` says.
+    pub async fn built(&self, config: &Arc<Config>) {
+        let mut inner = self.inner.lock().await;
+        if inner.config != *config {
+            inner.land_all("the configuration changed").await;
+            inner.asked = asked(config);
+            inner.config = Arc::clone(config);
+            inner.offer = None;
+        }
+        if !inner.built {
+            inner.built = true;
+            inner.hurry();
+        }
+        inner.tend(&self.host).await;
+    }
+
+    /// Once in a while: notices the end of an engine and starts another one.
+    pub async fn tend(&self) {
+        self.inner.lock().await.tend(&self.host).await;
+    }
+
+    /// Changes the mode of the overlays with this VNI, or of all, and their engine where one is given.
+    ///
+    /// # Errors
+    /// When no overlay has the VNI, or xdp mode was asked for and cannot be had; then everything stays as it was.
+    pub async fn set_mode(
+        &self,
+        vni: Option<u32>,
+        mode: Mode,
+        engine: Option<config::Engine>,
+    ) -> Result<(), String> {
+        let mut inner = self.inner.lock().await;
+        let before = inner.asked.clone();
+        let config = Arc::clone(&inner.config);
+        let meant = |overlay: &Overlay| vni.is_none_or(|vni| overlay.vni.get() == vni);
+        if let (Some(vni), false) = (vni, config.overlays.iter().any(meant)) {
+            return Err(format!("no overlay has VNI {vni}"));
+        }
+        for (asked, overlay) in inner.asked.iter_mut().zip(&config.overlays) {
+            if meant(overlay) {
+                *asked = Asked { mode, engine: engine.unwrap_or(asked.engine) };
+            }
+        }
+        inner.hurry();
+        inner.tend(&self.host).await;
+        match inner.missing() {
+            Some(trouble) if mode == Mode::Xdp => {
+                inner.asked = before;
+                inner.tend(&self.host).await;
+                Err(trouble)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why a mode that was asked for by name is not there.
+    pub async fn refused(&self) -> Option<String> {
+        self.inner.lock().await.missing()
+    }
+
+    /// How things are.
+    pub async fn report(&self) -> ModeReport {
+        let mut inner = self.inner.lock().await;
+        let mut engine: Option<EngineReport> = None;
+        for flying in inner.seats().into_iter().filter_map(|seat| seat.engine.as_ref()) {
+            let report = flying.report().await;
+            engine = match (engine, report) {
+                (Some(one), Some(other)) => Some(one.join(other)),
+                (one, other) => one.or(other),
+            };
+        }
+        let overlays = inner.overlays();
+        let xdp = overlays.iter().filter(|overlay| overlay.mode == Mode::Xdp).count();
+        let mode = match xdp {
+            0 => "kernel",
+            _ if xdp == overlays.len() => "xdp",
+            _ => "mixed",
+        };
+        let switch =
+            |(at, what): &(Instant, String)| Switch { age_s: at.elapsed().as_secs(), what: what.clone() };
+        ModeReport {
+            mode: mode.to_owned(),
+            overlays,
+            trouble: inner.trouble(),
+            switches: inner.switches.iter().rev().map(switch).collect(),
+            engine,
+        }
+    }
+
+    /// Lands for good: the kernel carries everything, and nothing of the fast path is left on the host, but for
+    /// the program of a NIC that its removal would reset. That one passes every frame.
+    pub async fn stop(&self) {
+        let mut inner = self.inner.lock().await;
+        inner.built = false;
+        inner.land_all("the daemon stops").await;
+        let socket = &inner.config.control.socket;
+        let root = bpffs_root(socket);
+        BpfFs::release(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
+        if !root.exists() {
+            nic::restore_left(&self.host, socket).await;
+        }
+        remove_devices(&self.host, socket).await;
+    }
+}
+
+/// Removes what the engines of the daemon at `socket` have left on the host, or those of one that was killed.
+pub async fn clear(host: &Netns, socket: &Path) {
+    let root = bpffs_root(socket);
+    BpfFs::remove(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
+    nic::restore_left(host, socket).await;
+    remove_devices(host, socket).await;
+}
+
+async fn remove_devices(host: &Netns, socket: &Path) {
+    if let Err(error) = Engine::remove_devices(host, socket).await {
+        tracing::warn!("{}", chain(&error));
+    }
+}
+
+fn not_unmounted(root: &Path, error: &std::io::Error) {
+    tracing::warn!("cannot unmount {}: {error}", root.display());
+}
+
+impl Inner {
+    fn seats(&mut self) -> [&mut Seat; 2] {
+        [&mut self.userspace, &mut self.inkernel]
+    }
+
+    fn seat(&self, kind: Kind) -> &Seat {
+        match kind {
+            Kind::Userspace => &self.userspace,
+            Kind::InKernel => &self.inkernel,
+        }
+    }
+
+    fn seat_mut(&mut self, kind: Kind) -> &mut Seat {
+        match kind {
+            Kind::Userspace => &mut self.userspace,
+            Kind::InKernel => &mut self.inkernel,
+        }
+    }
+
+    /// The engine of an overlay, and why where that was left open.
+    fn choice(&self, overlay: &Overlay, asked: Asked) -> (Kind, Option<&'static str>) {
+        match asked.engine {
+            config::Engine::Userspace => (Kind::Userspace, None),
+            config::Engine::InKernel => (Kind::InKernel, None),
+            config::Engine::Auto => {
+                let offer = self.offer.unwrap_or(ZeroCopyOffer::Untold);
+                let (kind, why) = regime::choose(&self.config, overlay, offer);
+                (kind, Some(why))
+            }
+        }
+    }
+
+    /// What each overlay is to the engine of `kind`.
+    fn parts(&self, kind: Kind) -> Vec<Part> {
+        let part =
+            |(overlay, asked): (&Overlay, &Asked)| match (self.choice(overlay, *asked).0 == kind, asked.mode)
+            {
+                (false, _) => Part::None,
+                (true, Mode::Kernel) => Part::Idle,
+                (true, _) => Part::Carried,
+            };
+        self.config.overlays.iter().zip(&self.asked).map(part).collect()
+    }
+
+    fn overlays(&self) -> Vec<OverlayMode> {
+        let overlay = |(overlay, &asked): (&Overlay, &Asked)| {
+            let (engine, why) = self.choice(overlay, asked);
+            let flies = self.seat(engine).engine.is_some() && asked.mode != Mode::Kernel;
+            OverlayMode {
+                vni: overlay.vni.get(),
+                port: overlay.port,
+                asked: asked.mode,
+                mode: if flies { Mode::Xdp } else { Mode::Kernel },
+                asked_engine: asked.engine,
+                engine,
+                why: why.map(str::to_owned),
+            }
+        };
+        self.config.overlays.iter().zip(&self.asked).map(overlay).collect()
+    }
+
+    /// Why an overlay that was asked into xdp mode by name is not there.
+    fn missing(&self) -> Option<String> {
+        let missing = |overlay: &OverlayMode| overlay.asked == Mode::Xdp && overlay.mode != Mode::Xdp;
+        let overlay = self.overlays().into_iter().find(missing)?;
+        self.seat(overlay.engine).trouble.clone()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.userspace.trouble.clone().or_else(|| self.inkernel.trouble.clone())
+    }
+
+    /// What failed before is tried again now.
+    fn hurry(&mut self) {
+        self.seats().into_iter().for_each(|seat| seat.retry = Instant::now());
+    }
+
+    async fn tend(&mut self, host: &Netns) {
+        self.bury();
+        if self.built && self.offer.is_none() {
+            self.offer = Some(regime::zero_copy_offer(host, self.config.underlay.device.as_str()).await);
+        }
+        // An overlay that changes its engine is taken over by the new one before the old one lets go.
+        for kind in [Kind::InKernel, Kind::Userspace] {
+            self.take_off_if_wanted(host, kind).await;
+        }
+        for kind in [Kind::InKernel, Kind::Userspace] {
+            self.land_if_idle(kind).await;
+        }
+    }
+
+    async fn take_off_if_wanted(&mut self, host: &Netns, kind: Kind) {
+        let parts = self.parts(kind);
+        if !parts.contains(&Part::Carried) {
+            return;
+        }
+        if self.seat(kind).engine.is_some() && !self.seat(kind).has_same_part(&parts) {
+            self.land(kind, "overlays change their engine").await;
+        }
+        let seat = self.seat(kind);
+        match &seat.engine {
+            Some(engine) => {
+                for (overlay, part) in (0..).map(OverlayId::new).zip(&parts) {
+                    engine.set_overlay(overlay, *part == Part::Carried).await;
+                }
+            }
+            None if self.built && Instant::now() >= seat.retry => self.take_off(host, kind, parts).await,
+            None => {}
+        }
+    }
+
+    async fn land_if_idle(&mut self, kind: Kind) {
+        let parts = self.parts(kind);
+        if parts.contains(&Part::Carried) {
+            return;
+        }
+        let why = if parts.contains(&Part::Idle) { "kernel mode was asked for" } else { OTHER_ENGINE };
+        self.land(kind, why).await;
+        self.seat_mut(kind).trouble = None;
+    }
+
+    async fn take_off(&mut self, host: &Netns, kind: Kind, parts: Vec<Part>) {
+        match Engine::start(Arc::clone(&self.config), host.clone(), kind, parts.clone()).await {
+            Ok(engine) => {
+                let seat = self.seat_mut(kind);
+                (seat.engine, seat.parts) = (Some(engine), parts);
+                seat.trouble = None;
+                seat.pause = FIRST_PAUSE;
+                self.note(format!("xdp mode took over from the kernel ({} engine)", kind.as_str()));
+            }
+            Err(error) => self.seat_mut(kind).fail(chain(&error)),
+        }
+    }
+
+    async fn land_all(&mut self, why: &str) {
+        for kind in [Kind::InKernel, Kind::Userspace] {
+            self.land(kind, why).await;
+        }
+    }
+
+    async fn land(&mut self, kind: Kind, why: &str) {
+        if let Some(engine) = self.seat_mut(kind).engine.take() {
+            engine.stop().await;
+            // Another engine is at work already when overlays change to it.
+            let heir = if why == OTHER_ENGINE { "another engine" } else { "the kernel" };
+            self.note(format!("{heir} took over from the {} engine: {why}", kind.as_str()));
+        }
+    }
+
+    /// Takes note of engines that have ended by themselves.
+    fn bury(&mut self) {
+        let ended: Vec<(Kind, String)> =
+            self.seats().into_iter().filter_map(|seat| seat.bury().map(|why| (seat.kind, why))).collect();
+        for (kind, why) in ended {
+            self.note(format!("the kernel took over from the {} engine: {why}", kind.as_str()));
+        }
+    }
+
     fn note(&mut self, what: String) {
         tracing::info!("{what}");
         self.switches.push((Instant::now(), what));
@@ -296,6 +464,10 @@ impl Inner {
     }
 }
 
-fn asked(config: &Config) -> Vec<Mode> {
-    config.overlays.iter().map(|overlay| overlay.mode.unwrap_or(config.dataplane.mode)).collect()
+fn asked(config: &Config) -> Vec<Asked> {
+    let asked = |overlay: &Overlay| Asked {
+        mode: overlay.mode.unwrap_or(config.dataplane.mode),
+        engine: overlay.engine.unwrap_or(config.dataplane.engine),
+    };
+    config.overlays.iter().map(asked).collect()
 }

@@ -1,4 +1,4 @@
-//! A device of the fast path: its XDP program, its sockets in the workers, and what was changed for them.
+//! A device of the fast path: its program, its sockets in the workers, and what was changed for them.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -14,7 +14,7 @@ use crate::causes::chain;
 use crate::config::{Attach, Container, XdpAttach};
 use crate::container;
 use crate::offload::{self, SwitchedOff, TX_VLAN, TX_VLAN_STAG};
-use crate::xdp::{Attached, Device, Instance};
+use crate::xdp::{AttachError, Attached, Classifier, Device, Instance};
 
 /// How long a port's last frames may take when it leaves. A veth takes them at once; a device that is down
 /// never does, and nothing must wait for it long.
@@ -28,11 +28,16 @@ pub(super) struct ServedPort {
     pub(super) position: usize,
     pub(super) device: Device,
     vni: u32,
-    instance: Option<Instance>,
-    attached: Option<Attached>,
+    program: Option<Program>,
     sockets: Vec<Arc<SocketStats>>,
     offloads: Option<Offloads>,
     trouble: Option<String>,
+}
+
+/// What takes the frames off the device.
+enum Program {
+    Xdp(Instance, Attached),
+    Tc(Classifier),
 }
 
 /// Offloads of a container's end that were switched off. The namespace is found again when they are
@@ -45,18 +50,8 @@ struct Offloads {
 impl ServedPort {
     /// A port that does not take part yet.
     pub(super) fn new(id: PortId, overlay: OverlayId, position: usize, device: Device, vni: u32) -> Self {
-        Self {
-            id,
-            overlay,
-            position,
-            device,
-            vni,
-            instance: None,
-            attached: None,
-            sockets: Vec::new(),
-            offloads: None,
-            trouble: None,
-        }
+        let (program, sockets, offloads, trouble) = (None, Vec::new(), None, None);
+        Self { id, overlay, position, device, vni, program, sockets, offloads, trouble }
     }
 
     /// Gives every worker its queue and attaches the program. On an error the port takes no part, and the
@@ -70,14 +65,28 @@ impl ServedPort {
         let served = self.attach_all(&mut instance, workers, mode);
         match served {
             Ok(attached) => {
-                self.attached = Some(attached);
-                self.instance = Some(instance);
+                self.program = Some(Program::Xdp(instance, attached));
                 Ok(())
             }
             Err(error) => {
                 self.trouble = Some(chain(&error));
                 drop(instance);
                 self.leave(workers);
+                Err(error)
+            }
+        }
+    }
+
+    /// Attaches a program that needs no workers. On an error the port takes no part, and the error stands in its
+    /// report.
+    pub(super) fn classify(&mut self, mut program: Classifier) -> Result<(), AttachError> {
+        match program.attach(&self.device) {
+            Ok(()) => {
+                self.program = Some(Program::Tc(program));
+                Ok(())
+            }
+            Err(error) => {
+                self.trouble = Some(chain(&error));
                 Err(error)
             }
         }
@@ -122,17 +131,21 @@ impl ServedPort {
 
     /// Whether frames of the port may be redirected.
     pub(super) fn serves(&self) -> bool {
-        self.instance.is_some()
+        self.program.is_some()
     }
 
     /// Takes the port out: first its sockets from the map, then from the workers, then the program.
     pub(super) async fn detach(mut self, workers: &[Worker]) {
-        if let Some(mut instance) = self.instance.take() {
-            for (queue, _) in (0..).zip(workers) {
-                let _ = instance.remove_socket(queue);
-            }
-            tokio::task::block_in_place(|| self.leave(workers));
-            tokio::task::block_in_place(|| drop(instance));
+        match self.program.take() {
+            Some(Program::Xdp(mut instance, _)) => tokio::task::block_in_place(|| {
+                for (queue, _) in (0..).zip(workers) {
+                    let _ = instance.remove_socket(queue);
+                }
+                self.leave(workers);
+                drop(instance);
+            }),
+            Some(Program::Tc(program)) => tokio::task::block_in_place(|| drop(program)),
+            None => {}
         }
         self.restore_offloads().await;
     }
@@ -155,15 +168,23 @@ impl ServedPort {
 
     pub(super) fn report(&self) -> DeviceReport {
         let switched = self.offloads.iter().flat_map(|offloads| offloads.switched.features());
+        let (regime, limits, counted) = match &self.program {
+            Some(Program::Xdp(instance, attached)) => {
+                let regime = attached.regime.to_string();
+                (Some(regime), instance.limits().collect(), verdicts(instance.verdicts()))
+            }
+            Some(Program::Tc(program)) => (Some("tc".to_owned()), Vec::new(), verdicts(program.verdicts())),
+            None => (None, Vec::new(), Vec::new()),
+        };
         DeviceReport {
             device: self.device.name.clone(),
             vni: Some(self.vni),
-            regime: self.attached.map(|attached| attached.regime.to_string()),
+            regime,
             zero_copy: false,
-            limits: self.instance.iter().flat_map(Instance::limits).collect(),
+            limits,
             switched_off: switched.map(|name| (*name).to_owned()).collect(),
             trouble: self.trouble.clone(),
-            verdicts: self.instance.as_ref().map(verdicts).unwrap_or_default(),
+            verdicts: counted,
             lost: losses(self.sockets.iter()),
         }
     }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::worker::{SocketLoss, SocketStats};
 use vxdp_dataplane::{DropReason, Flow, Stats};
-use vxdp_ebpf::Verdict;
+use vxdp_ebpf::{Flows, Verdict};
 
-use crate::xdp::Instance;
+use super::Kind;
+use crate::xdp::TableError;
 
 /// An engine at one moment. Counters count from its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineReport {
+    /// Who carries the frames; both kinds where overlays differ.
+    pub kinds: Vec<Kind>,
     /// The underlay and the ports, with the regime of each.
     pub devices: Vec<DeviceReport>,
-    /// Frames that userspace sent into tunnels.
+    /// Frames that the fast path sent into tunnels.
     pub encap: Frames,
-    /// Frames that userspace took out of tunnels.
+    /// Frames that the fast path took out of tunnels.
     pub decap: Frames,
     /// Frames that userspace dropped, by reason; reasons without a drop are left out.
     pub drops: Vec<DropCount>,
@@ -49,7 +52,7 @@ pub struct DeviceReport {
     pub device: String,
     /// The VNI of its overlay; absent for the underlay.
     pub vni: Option<u32>,
-    /// Where the program runs: `driver` or `generic`; absent while it takes no part.
+    /// Where the program runs: `driver` or `generic` (XDP), or `tc`; absent while it takes no part.
     pub regime: Option<String>,
     /// Whether the device reads and writes our memory itself.
     pub zero_copy: bool,
@@ -136,6 +139,29 @@ impl EngineReport {
     }
 }
 
+impl EngineReport {
+    /// Adds what the programs carried for one port.
+    pub(super) fn add_flows(&mut self, flows: Flows) {
+        self.encap.add(Frames { frames: flows.encap_frames, bytes: flows.encap_bytes });
+        self.decap.add(Frames { frames: flows.decap_frames, bytes: flows.decap_bytes });
+    }
+
+    /// Adds another engine's report: each carries overlays of its own, by the same rows and VTEPs.
+    pub(super) fn join(mut self, other: Self) -> Self {
+        self.kinds.extend(other.kinds);
+        self.devices.extend(other.devices);
+        self.encap.add(other.encap);
+        self.decap.add(other.decap);
+        self.queues.extend(other.queues);
+        self.drops.extend(other.drops);
+        self.workers += other.workers;
+        self.generation += other.generation;
+        self.overflows += other.overflows;
+        self.drift += other.drift;
+        self
+    }
+}
+
 impl Frames {
     fn add(&mut self, other: Self) {
         self.frames += other.frames;
@@ -149,9 +175,9 @@ impl From<Flow> for Frames {
     }
 }
 
-/// What the program of a device decided so far; nothing where it cannot be read.
-pub(super) fn verdicts(instance: &Instance) -> Vec<VerdictCount> {
-    let counted = instance.verdicts().unwrap_or_default().into_iter();
+/// What a program decided so far; nothing where it cannot be read.
+pub(super) fn verdicts(counted: Result<Vec<(Verdict, u64)>, TableError>) -> Vec<VerdictCount> {
+    let counted = counted.unwrap_or_default().into_iter();
     let counted = counted.filter(|(_, frames)| *frames > 0);
     let name =
         |(verdict, frames): (Verdict, u64)| VerdictCount { verdict: verdict.name().to_owned(), frames };

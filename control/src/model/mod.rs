@@ -9,7 +9,7 @@ use vxdp_dataplane::wire::MacAddr;
 
 use crate::api::status::{RowStatus, Status};
 use crate::api::{Answer as Reply, Request};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Engine, Mode};
 use crate::kernel::desired::Row;
 use crate::misses::{Answer, Missed, Misses, Verdict};
 use crate::segment::Segment;
@@ -125,7 +125,7 @@ pub enum Change {
     /// Answer a client with this, once what is known of the modes has been added.
     Status(Client, Box<Status>),
     /// Change the mode of the overlays with this VNI, or of all, for a client.
-    Mode(Client, Option<u32>, Mode),
+    Mode(Client, Option<u32>, Mode, Option<Engine>),
     /// Answer a client.
     Reply(Client, Reply),
     /// Read the configuration again, and report [`Event::Loaded`].

@@ -41,8 +41,8 @@ pub(super) fn ask(
             changes.push(Change::Status(client, Box::new(status::status(state, now))));
             Ok(())
         }
-        Request::Mode { vni, mode } => {
-            changes.push(Change::Mode(client, vni, mode));
+        Request::Mode { vni, mode, engine } => {
+            changes.push(Change::Mode(client, vni, mode, engine));
             Ok(())
         }
         Request::FdbShow { vni } => show(state, client, vni, changes),

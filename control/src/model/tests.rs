@@ -31,6 +31,7 @@ pub(crate) fn overlay(vni: u32) -> Overlay {
         udp_checksum: false,
         source_ports: (49152, 65535),
         mode: None,
+        engine: None,
         flood: Vec::new(),
         containers: vec![Container {
             attach: Attach::Netns(NsName::new("c1").expect("a name")),
@@ -57,6 +58,7 @@ pub(crate) fn config() -> Config {
         },
         dataplane: Dataplane {
             mode: Mode::Kernel,
+            engine: Engine::Userspace,
             workers: 1,
             cpus: Vec::new(),
             attach: XdpAttach::Auto,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode};
@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use vxdp_ebpf::{MAX_QUEUES, Verdict, map};
 
 use super::device::{Attached, Device, Regime};
-use super::programs::xdp;
+use super::programs::{Counters, xdp};
 use super::tables::TableError;
 use crate::config::XdpAttach;
 
@@ -83,7 +83,7 @@ pub struct Instance {
     object: Ebpf,
     program: &'static str,
     sockets: XskMap<MapData>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Counters,
     link: Option<Link>,
     /// Why the program does not run in the driver, where it does not.
     limit: Option<String>,
@@ -100,7 +100,7 @@ impl Instance {
         object: Ebpf,
         program: &'static str,
         sockets: XskMap<MapData>,
-        counters: PerCpuArray<MapData, u64>,
+        counters: Counters,
     ) -> Self {
         Self { object, program, sockets, counters, link: None, limit: None }
     }
@@ -244,12 +244,7 @@ impl Instance {
 
     /// How many frames of the device had each verdict so far, in the order of [`Verdict::ALL`].
     pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
-        let read = |verdict: Verdict| {
-            let per_cpu = self.counters.get(&(verdict as u32), 0);
-            let per_cpu = per_cpu.map_err(|source| TableError::Map { table: map::COUNTERS, source })?;
-            Ok((verdict, per_cpu.iter().sum()))
-        };
-        Verdict::ALL.iter().copied().map(read).collect()
+        self.counters.verdicts()
     }
 }
 

@@ -8,12 +8,14 @@ use std::io;
 use std::path::PathBuf;
 
 use aya::maps::{Map, MapData, PerCpuArray, XskMap};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use vxdp_dataplane::PortId;
-use vxdp_ebpf::{OBJECT, map, program};
+use vxdp_ebpf::{OBJECT, Verdict, map, program};
 
 use super::bpffs::BpfFs;
+use super::classifier::Classifier;
+use super::flows::Usage;
 use super::instance::Instance;
 use super::tables::{Capacity, Heartbeats, TableError, Tables};
 
@@ -59,6 +61,7 @@ impl Programs {
             .map_max_entries(map::FDB, capacity.rows)
             .map_max_entries(map::VTEPS, capacity.vteps)
             .map_max_entries(map::PORTS, capacity.ports)
+            .map_max_entries(map::PORT_FLOWS, capacity.ports)
             .map_max_entries(map::OVERLAYS, capacity.overlays)
             .load(OBJECT)
             .map_err(LoadError::Object)?;
@@ -72,6 +75,11 @@ impl Programs {
     /// The tables.
     pub fn tables(&self) -> Result<Tables, LoadError> {
         Ok(Tables::open(|name| self.map(name))?)
+    }
+
+    /// What the in-kernel engine's programs count and note.
+    pub fn usage(&self) -> Result<Usage, LoadError> {
+        Ok(Usage::open(|name| self.map(name))?)
     }
 
     /// The signs of life.
@@ -94,7 +102,46 @@ impl Programs {
         self.instance(program::PORT, port.get().into())
     }
 
+    /// Loads the tc program that decapsulates on the device that carries the tunnel.
+    pub fn tc_underlay(&self) -> Result<Classifier, LoadError> {
+        self.classifier(program::TC_UNDERLAY, u32::MAX)
+    }
+
+    /// Loads the tc program that encapsulates on the device on the bridge of container port `port`.
+    pub fn tc_port(&self, port: PortId) -> Result<Classifier, LoadError> {
+        self.classifier(program::TC_PORT, port.get().into())
+    }
+
+    /// Loads the tc program for the uplink's end in the host's namespace.
+    pub fn tc_depart(&self) -> Result<Classifier, LoadError> {
+        self.classifier(program::TC_DEPART, u32::MAX)
+    }
+
+    /// Loads the tc program for the uplink's end in an overlay's namespace.
+    pub fn tc_arrive(&self) -> Result<Classifier, LoadError> {
+        self.classifier(program::TC_ARRIVE, u32::MAX)
+    }
+
     fn instance(&self, program: &'static str, port: u32) -> Result<Instance, LoadError> {
+        let mut object = self.object(port)?;
+        let refused = |source| LoadError::Program { program, source };
+        xdp(&mut object, program).and_then(Xdp::load).map_err(refused)?;
+        let wrong = |table| move |source| TableError::Map { table, source };
+        let sockets = XskMap::try_from(taken(&mut object, map::XSKS)).map_err(wrong(map::XSKS))?;
+        let counters = Counters::of(&mut object)?;
+        Ok(Instance::new(object, program, sockets, counters))
+    }
+
+    fn classifier(&self, program: &'static str, port: u32) -> Result<Classifier, LoadError> {
+        let mut object = self.object(port)?;
+        let refused = |source| LoadError::Program { program, source };
+        tc(&mut object, program).and_then(SchedClassifier::load).map_err(refused)?;
+        let counters = Counters::of(&mut object)?;
+        Ok(Classifier::new(object, program, counters))
+    }
+
+    /// The object over the shared maps, with none of its programs in the kernel yet.
+    fn object(&self, port: u32) -> Result<Ebpf, LoadError> {
         let scratch =
             self.bpffs.scratch().map_err(|source| LoadError::Share { path: self.bpffs.link(""), source })?;
         let mut loader = loader();
@@ -105,14 +152,27 @@ impl Programs {
                 .map_err(|error| LoadError::Share { path: path.clone(), source: io::Error::other(error) })?;
             loader.map_pin_path(name, path);
         }
-        let mut object = loader.load(OBJECT).map_err(LoadError::Object)?;
-        let refused = |source| LoadError::Program { program, source };
-        xdp(&mut object, program).and_then(Xdp::load).map_err(refused)?;
-        let wrong = |table| move |source| TableError::Map { table, source };
-        let sockets = XskMap::try_from(taken(&mut object, map::XSKS)).map_err(wrong(map::XSKS))?;
-        let counters =
-            PerCpuArray::try_from(taken(&mut object, map::COUNTERS)).map_err(wrong(map::COUNTERS))?;
-        Ok(Instance::new(object, program, sockets, counters))
+        loader.load(OBJECT).map_err(LoadError::Object)
+    }
+}
+
+/// The verdicts of one program instance.
+pub(super) struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    fn of(object: &mut Ebpf) -> Result<Self, TableError> {
+        let wrong = |source| TableError::Map { table: map::COUNTERS, source };
+        Ok(Self(PerCpuArray::try_from(taken(object, map::COUNTERS)).map_err(wrong)?))
+    }
+
+    /// How many frames had each verdict so far, in the order of [`Verdict::ALL`].
+    pub(super) fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
+        let read = |verdict: Verdict| {
+            let per_cpu = self.0.get(&(verdict as u32), 0);
+            let per_cpu = per_cpu.map_err(|source| TableError::Map { table: map::COUNTERS, source })?;
+            Ok((verdict, per_cpu.iter().sum()))
+        };
+        Verdict::ALL.iter().copied().map(read).collect()
     }
 }
 
@@ -135,13 +195,17 @@ pub(super) fn xdp<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp
     object.program_mut(program).expect("the embedded object has it").try_into()
 }
 
+pub(super) fn tc<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
+    object.program_mut(program).expect("the embedded object has it").try_into()
+}
+
 fn taken(object: &mut Ebpf, name: &str) -> Map {
     object.take_map(name).expect("the embedded object has it")
 }
 
 fn data(map: Map) -> MapData {
     match map {
-        Map::Array(data) | Map::HashMap(data) => data,
-        _ => unreachable!("the shared maps of the embedded object are arrays and hashes"),
+        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+        _ => unreachable!("the embedded object shares no maps of other kinds"),
     }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use nix::errno::Errno;
+use vxdp_dataplane::table::{Df, NextHop, Policy, Tos, Ttl, UdpChecksum};
 use vxdp_dataplane::wire::{MacAddr, Vni};
 use vxdp_dataplane::{OverlayId, PortId, VtepId};
 use vxdp_ebpf::{
-    Address, Family, FdbKey, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings, TUNNEL_PORT_WORDS, Vtep,
-    map, tunnel_port_bit,
+    Address, Family, FdbKey, INHERIT, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings,
+    TUNNEL_PORT_WORDS, Vtep, df, map, tunnel_port_bit,
 };
 
 use crate::engine::compile::MapWrite;
@@ -35,9 +36,9 @@ pub const HEARTBEAT_MAX_AGE: Duration = Duration::from_millis(100);
 pub struct Capacity {
     /// MACs of all overlays together; 16 bytes each, even when unused.
     pub rows: u32,
-    /// VTEPs; 24 bytes each.
+    /// VTEPs; 32 bytes each.
     pub vteps: u32,
-    /// Container ports; 8 bytes each.
+    /// Container ports; 48 bytes each, and 32 for each CPU.
     pub ports: u32,
     /// Overlays; 16 bytes each.
     pub overlays: u32,
@@ -81,6 +82,8 @@ pub struct Host {
     pub max_frame: u32,
     /// Age from which a heartbeat counts as stale; usually [`HEARTBEAT_MAX_AGE`].
     pub heartbeat_max_age: Duration,
+    /// Index of the underlay device.
+    pub device: u32,
 }
 
 /// What the programs know of a container port.
@@ -93,6 +96,54 @@ pub struct PortEntry {
     pub max_frame: u32,
     /// Whether the fast path carries its frames.
     pub enabled: bool,
+    /// How its frames are encapsulated, where a program does it.
+    pub outer: Option<Outer>,
+}
+
+/// What a program must know to encapsulate a port's frames, and to hand others to the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outer {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// UDP destination port.
+    pub udp_port: u16,
+    /// How the outer headers look.
+    pub policy: Policy,
+    /// Index of the port's device on the bridge.
+    pub index: u32,
+    /// Indices of the uplink's ends, in the overlay's namespace and in the host's.
+    pub uplink: [u32; 2],
+    /// MAC of the container's end.
+    pub mac: MacAddr,
+}
+
+impl Outer {
+    fn write(self, port: &mut Port) {
+        let policy = self.policy;
+        let (first, last) = policy.source_ports.ends();
+        port.vni = self.vni.get();
+        port.udp_port = self.udp_port;
+        port.index = self.index;
+        [port.uplink_inside, port.uplink_outside] = self.uplink;
+        port.first_source_port = first;
+        port.source_ports = u32::from(last - first) + 1;
+        port.mac = self.mac.octets();
+        port.udp_checksum = (policy.udp_checksum == UdpChecksum::Computed).into();
+        port.ttl = match policy.ttl {
+            Ttl::Auto => 0,
+            Ttl::Inherit => INHERIT,
+            Ttl::Fixed(hops) => hops.get().into(),
+        };
+        port.tos = match policy.tos {
+            Tos::Inherit => INHERIT,
+            Tos::Fixed(tos) => tos.into(),
+        };
+        port.df = match policy.df {
+            Df::Unset => df::UNSET,
+            Df::Set => df::SET,
+            Df::Inherit => df::INHERIT,
+        };
+    }
 }
 
 type Bytes<const N: usize> = [u8; N];
@@ -101,6 +152,8 @@ type Bytes<const N: usize> = [u8; N];
 pub struct Tables {
     /// As written last; the switch is part of the same entry.
     current: Settings,
+    /// Rows of the FDB: remote ones and local ones.
+    rows: [usize; 2],
     settings: Array<MapData, Bytes<{ Settings::SIZE }>>,
     tunnel_ports: Array<MapData, u64>,
     overlays: HashMap<MapData, Bytes<{ OverlayKey::SIZE }>, Bytes<{ Overlay::SIZE }>>,
@@ -116,6 +169,7 @@ impl Tables {
         let wrong = |table| move |source| TableError::Map { table, source };
         Ok(Self {
             current: Settings::default(),
+            rows: [0; 2],
             settings: find(map::SETTINGS)?.try_into().map_err(wrong(map::SETTINGS))?,
             tunnel_ports: find(map::TUNNEL_PORTS)?.try_into().map_err(wrong(map::TUNNEL_PORTS))?,
             overlays: find(map::OVERLAYS)?.try_into().map_err(wrong(map::OVERLAYS))?,
@@ -136,8 +190,16 @@ impl Tables {
             room: family.room(),
             max_frame: host.max_frame,
             enabled: self.current.enabled,
+            epoch: self.current.epoch.max(1),
+            underlay: host.device,
             zero: 0,
         })
+    }
+
+    /// Has the programs note anew which rows are in use.
+    pub fn next_epoch(&mut self) -> Result<(), TableError> {
+        let epoch = self.current.epoch.wrapping_add(1).max(1);
+        self.write_settings(Settings { epoch, ..self.current })
     }
 
     /// Turns the switch of the whole daemon: off, every frame of every device passes.
@@ -196,7 +258,7 @@ impl Tables {
         match write {
             MapWrite::Mac { overlay, mac, place: Some(place) } => self.set_mac(overlay, mac, place),
             MapWrite::Mac { overlay, mac, place: None } => self.remove_mac(overlay, mac),
-            MapWrite::Vtep { id, address, resolved } => self.set_vtep(id, address, resolved),
+            MapWrite::Vtep { id, address, next_hop } => self.set_vtep(id, address, next_hop),
         }
     }
 
@@ -206,31 +268,73 @@ impl Tables {
     ///
     /// [`TableError::Full`] when there is no room for another MAC.
     pub fn set_mac(&mut self, overlay: OverlayId, mac: MacAddr, place: Place) -> Result<(), TableError> {
-        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() };
-        let row = Row::from(match place {
+        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() }.to_bytes();
+        let place = match place {
             Place::Remote(vtep) => vxdp_ebpf::Place::Remote(vtep.get()),
             Place::Local(port) => vxdp_ebpf::Place::Local(port.get().into()),
-        });
-        self.fdb.insert(key.to_bytes(), row.to_bytes(), 0).map_err(answer(map::FDB))
+        };
+        let before = self.place(&key);
+        self.fdb.insert(key, Row::from(place).to_bytes(), 0).map_err(answer(map::FDB))?;
+        self.count(before, Some(place));
+        Ok(())
     }
 
     /// Leaves a MAC to the kernel.
     pub fn remove_mac(&mut self, overlay: OverlayId, mac: MacAddr) -> Result<(), TableError> {
-        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() };
-        gone_is_fine(self.fdb.remove(&key.to_bytes())).map_err(answer(map::FDB))
+        let key = FdbKey { overlay: overlay.get(), mac: mac.octets() }.to_bytes();
+        let before = self.place(&key);
+        gone_is_fine(self.fdb.remove(&key)).map_err(answer(map::FDB))?;
+        self.count(before, None);
+        Ok(())
     }
 
-    /// Gives a VTEP's number its address, and says whether frames can be sent to it; they are accepted from
-    /// it in any case.
-    pub fn set_vtep(&mut self, id: VtepId, address: IpAddr, resolved: bool) -> Result<(), TableError> {
-        let value = Vtep { address: Address::from(address), resolved: resolved.into() };
+    /// How many MACs are behind VTEPs and how many behind ports.
+    pub fn rows(&self) -> (usize, usize) {
+        (self.rows[0], self.rows[1])
+    }
+
+    fn place(&self, key: &Bytes<{ FdbKey::SIZE }>) -> Option<vxdp_ebpf::Place> {
+        self.fdb.get(key, 0).ok().map(|row| Row::from_bytes(row).place())
+    }
+
+    fn count(&mut self, before: Option<vxdp_ebpf::Place>, after: Option<vxdp_ebpf::Place>) {
+        let side = |place| usize::from(matches!(place, vxdp_ebpf::Place::Local(_)));
+        if let Some(place) = before {
+            self.rows[side(place)] -= 1;
+        }
+        if let Some(place) = after {
+            self.rows[side(place)] += 1;
+        }
+    }
+
+    /// Gives a VTEP's number its address, and the next hop towards it; without one no frames are sent to it,
+    /// but they are accepted from it.
+    pub fn set_vtep(
+        &mut self,
+        id: VtepId,
+        address: IpAddr,
+        next_hop: Option<NextHop>,
+    ) -> Result<(), TableError> {
+        let value = Vtep {
+            address: Address::from(address),
+            resolved: next_hop.is_some().into(),
+            next_hop: next_hop.map_or([0; 6], |hop| hop.mac.octets()),
+            hop_limit: next_hop.map_or(0, |hop| hop.hop_limit.into()),
+        };
         self.vteps.set(id.get(), value.to_bytes(), 0).map_err(bounded(map::VTEPS))
     }
 
     /// Describes a container port.
     pub fn set_port(&mut self, port: PortId, entry: PortEntry) -> Result<(), TableError> {
-        let value =
-            Port { overlay: entry.overlay.get(), enabled: entry.enabled.into(), max_frame: entry.max_frame };
+        let mut value = Port {
+            overlay: entry.overlay.get(),
+            enabled: entry.enabled.into(),
+            max_frame: entry.max_frame,
+            ..Port::default()
+        };
+        if let Some(outer) = entry.outer {
+            outer.write(&mut value);
+        }
         self.ports.set(port.get().into(), value.to_bytes(), 0).map_err(bounded(map::PORTS))
     }
 
@@ -263,7 +367,7 @@ impl Heartbeats {
 }
 
 /// The map through a descriptor of its own.
-fn typed(map: &MapData) -> Result<Map, MapError> {
+pub(super) fn typed(map: &MapData) -> Result<Map, MapError> {
     let descriptor = map.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
     Map::from_map_data(MapData::from_fd(descriptor)?)
 }

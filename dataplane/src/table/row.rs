@@ -185,6 +185,11 @@ impl PortRange {
         if one <= other { Self { first: one, last: other } } else { Self { first: other, last: one } }
     }
 
+    /// Both ends, the lower one first.
+    pub const fn ends(self) -> (u16, u16) {
+        (self.first, self.last)
+    }
+
     /// The port of a flow with this hash, whose high bits count.
     pub const fn pick(self, hash: u32) -> u16 {
         let span = (self.last - self.first) as u64 + 1;

@@ -3,9 +3,10 @@
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, XskMap};
 use vxdp_ebpf::{
-    FdbKey, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings, TUNNEL_PORT_WORDS, Verdict, Vtep,
+    COUNTED_VTEPS, FdbKey, Flows, HITS_BYTES, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings,
+    TUNNEL_PORT_WORDS, Verdict, Vtep,
 };
 
 #[map]
@@ -33,6 +34,19 @@ pub(super) static VTEPS: Array<Vtep> = Array::with_max_entries(1, 0);
 /// Size at load time.
 #[map]
 pub(super) static PORTS: Array<Port> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(super) static HITS: RingBuf = RingBuf::with_byte_size(HITS_BYTES, 0);
+
+#[map]
+pub(super) static VTEP_FLOWS: PerCpuArray<Flows> = PerCpuArray::with_max_entries(COUNTED_VTEPS, 0);
+
+/// Size at load time, that of `PORTS`.
+#[map]
+pub(super) static PORT_FLOWS: PerCpuArray<Flows> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(super) static IDENTS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// One per instance, so that the slot is the queue's number.
 #[map]

@@ -1,16 +1,12 @@
-//! `vxdp_underlay`: picks the tunnel's known unicast frames off the NIC.
+//! What the underlay's program knows of a frame: is it a tunnel's, for us, of a known source and destination?
 //!
-//! A frame is not changed here; the worker takes the outer headers off. A tag that the NIC has already
-//! taken off (feature `rx-vlan-hw-parse`) cannot be seen from here.
+//! A tag that the NIC has already taken off (feature `rx-vlan-hw-parse`) cannot be seen by an XDP program; a tc
+//! program sees it beside the data (`tc.rs`).
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
-use vxdp_ebpf::{Address, Family, FdbKey, OverlayKey, Place, Settings, Verdict, tunnel_port_bit};
+use vxdp_ebpf::{Address, Family, FdbKey, OverlayKey, Place, Row, Settings, Verdict, tunnel_port_bit};
 
-use super::frame::{Ethernet, Ipv4, Ipv6, Udp, Vxlan, header, ipv4, ipv6, length, number};
-use super::maps::{FDB, OVERLAYS, PORTS, SETTINGS, TUNNEL_PORTS, VTEPS, XSKS};
-use super::{count, worker};
+use super::frame::{Ethernet, Ipv4, Ipv6, Packet, Udp, Vxlan, header, ipv4, ipv6, number};
+use super::maps::{FDB, OVERLAYS, SETTINGS, TUNNEL_PORTS, VTEPS};
 
 const ETHERNET: usize = size_of::<Ethernet>();
 const UDP: usize = size_of::<Udp>();
@@ -27,27 +23,28 @@ struct Outer {
     payload: usize,
 }
 
-#[xdp]
-pub(crate) fn vxdp_underlay(ctx: XdpContext) -> u32 {
-    match known(&ctx) {
-        Ok(()) => {
-            count(Verdict::Redirected);
-            XSKS.redirect(ctx.rx_queue_index(), u64::from(XDP_PASS)).unwrap_or(XDP_PASS)
-        }
-        Err(verdict) => {
-            count(verdict);
-            XDP_PASS
-        }
-    }
+/// A frame that is known completely.
+pub(super) struct Arrival {
+    pub(super) settings: &'static Settings,
+    /// Where the inner frame starts.
+    pub(super) inner: usize,
+    /// Where it ends, by the length fields.
+    pub(super) end: usize,
+    /// The row of its inner source, with the key of it.
+    pub(super) source: (FdbKey, *mut Row),
+    /// The VTEP that sent it.
+    pub(super) vtep: u32,
+    /// The port it is for.
+    pub(super) port: u32,
 }
 
+/// Everything but whether somebody carries it.
 #[inline(always)]
-fn known(ctx: &XdpContext) -> Result<(), Verdict> {
+pub(super) fn known(packet: &impl Packet) -> Result<Arrival, Verdict> {
     let settings = SETTINGS.get(0).filter(|settings| settings.enabled != 0).ok_or(Verdict::Disabled)?;
-    let outer = outer(ctx, settings)?;
-    let (overlay, inner) = segment(ctx, &outer)?;
-    let inner_length = outer.payload - UDP - VXLAN;
-    let inner = header::<Ethernet>(ctx, inner).ok_or(Verdict::BadLength)?;
+    let outer = outer(packet, settings)?;
+    let (overlay, start) = segment(packet, &outer)?;
+    let inner = header::<Ethernet>(packet, start).ok_or(Verdict::BadLength)?;
     if inner.destination.is_group() {
         return Err(Verdict::Multicast);
     }
@@ -57,28 +54,24 @@ fn known(ctx: &XdpContext) -> Result<(), Verdict> {
     let Place::Local(port) = destination.place() else {
         return Err(Verdict::WrongSide);
     };
-    let source = FdbKey { overlay, mac: inner.source.octets() };
+    let key = FdbKey { overlay, mac: inner.source.octets() };
+    let source = FDB.get_ptr_mut(key).ok_or(Verdict::UnknownSource)?;
     // SAFETY: as above.
-    let source = unsafe { FDB.get(source) }.ok_or(Verdict::UnknownSource)?;
-    let Place::Remote(vtep) = source.place() else {
+    let Place::Remote(number) = unsafe { &*source }.place() else {
         return Err(Verdict::MovedSource);
     };
-    let vtep = VTEPS.get(vtep).ok_or(Verdict::MovedSource)?;
+    let vtep = VTEPS.get(number).ok_or(Verdict::MovedSource)?;
     if vtep.address != outer.source {
         return Err(Verdict::MovedSource);
     }
-    // The bridge lets more pass than an AF_XDP socket can send into the port: a second tag, for one.
-    let fits = PORTS.get(port).is_some_and(|port| inner_length <= port.max_frame as usize);
-    if !fits || length(ctx) > settings.max_frame as usize {
-        return Err(Verdict::TooBig);
-    }
-    worker(ctx, settings)
+    let end = outer.udp + outer.payload;
+    Ok(Arrival { settings, inner: start, end, source: (key, source), vtep: number, port })
 }
 
 /// Ethernet and IP: addressed to us, plain, whole.
 #[inline(always)]
-fn outer(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
-    let ethernet = header::<Ethernet>(ctx, 0).ok_or(Verdict::NotOurs)?;
+fn outer(packet: &impl Packet, settings: &Settings) -> Result<Outer, Verdict> {
+    let ethernet = header::<Ethernet>(packet, 0).ok_or(Verdict::NotOurs)?;
     let ethertype = ethernet.ethertype.get();
     if matches!(ethertype, 0x8100 | 0x88a8) {
         return Err(Verdict::OuterTag);
@@ -87,16 +80,16 @@ fn outer(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
         return Err(Verdict::NotOurs);
     }
     if ethertype == const { Family::V4.ethertype() } {
-        outer_v4(ctx, settings)
+        outer_v4(packet, settings)
     } else {
-        outer_v6(ctx, settings)
+        outer_v6(packet, settings)
     }
 }
 
 #[inline(always)]
-fn outer_v4(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
+fn outer_v4(packet: &impl Packet, settings: &Settings) -> Result<Outer, Verdict> {
     const IP: usize = size_of::<Ipv4>();
-    let ip = header::<Ipv4>(ctx, ETHERNET).ok_or(Verdict::NotOurs)?;
+    let ip = header::<Ipv4>(packet, ETHERNET).ok_or(Verdict::NotOurs)?;
     if ip.ttl_protocol.get() & 0xff != PROTOCOL_UDP || ipv4(ip.destination) != settings.local_address {
         return Err(Verdict::NotOurs);
     }
@@ -114,16 +107,16 @@ fn outer_v4(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
     }
     let total = usize::from(ip.total_length.get());
     // Ethernet padding may follow the datagram.
-    if total < IP || ETHERNET + total > length(ctx) {
+    if total < IP || ETHERNET + total > packet.length() {
         return Err(Verdict::BadLength);
     }
     Ok(Outer { source: ipv4(ip.source), udp: ETHERNET + IP, payload: total - IP })
 }
 
 #[inline(always)]
-fn outer_v6(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
+fn outer_v6(packet: &impl Packet, settings: &Settings) -> Result<Outer, Verdict> {
     const IP: usize = size_of::<Ipv6>();
-    let ip = header::<Ipv6>(ctx, ETHERNET).ok_or(Verdict::NotOurs)?;
+    let ip = header::<Ipv6>(packet, ETHERNET).ok_or(Verdict::NotOurs)?;
     if ip.version_class_flow[0].get() >> 12 != 6 || ipv6(ip.destination) != settings.local_address {
         return Err(Verdict::NotOurs);
     }
@@ -135,7 +128,7 @@ fn outer_v6(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
         _ => return Err(Verdict::NotOurs),
     }
     let payload = usize::from(ip.payload_length.get());
-    if ETHERNET + IP + payload > length(ctx) {
+    if ETHERNET + IP + payload > packet.length() {
         return Err(Verdict::BadLength);
     }
     Ok(Outer { source: ipv6(ip.source), udp: ETHERNET + IP, payload })
@@ -143,8 +136,8 @@ fn outer_v6(ctx: &XdpContext, settings: &Settings) -> Result<Outer, Verdict> {
 
 /// UDP and VXLAN: the segment's number, and where the inner frame starts.
 #[inline(always)]
-fn segment(ctx: &XdpContext, outer: &Outer) -> Result<(u16, usize), Verdict> {
-    let udp = header::<Udp>(ctx, outer.udp).ok_or(Verdict::NotOurs)?;
+fn segment(packet: &impl Packet, outer: &Outer) -> Result<(u16, usize), Verdict> {
+    let udp = header::<Udp>(packet, outer.udp).ok_or(Verdict::NotOurs)?;
     let port = udp.destination_port.get();
     let (word, bit) = tunnel_port_bit(port);
     if TUNNEL_PORTS.get(word).copied().unwrap_or(0) & bit == 0 {
@@ -154,7 +147,7 @@ fn segment(ctx: &XdpContext, outer: &Outer) -> Result<(u16, usize), Verdict> {
     if usize::from(udp.length.get()) != outer.payload || outer.payload < UDP + VXLAN + ETHERNET {
         return Err(Verdict::BadLength);
     }
-    let vxlan = header::<Vxlan>(ctx, outer.udp + UDP).ok_or(Verdict::BadLength)?;
+    let vxlan = header::<Vxlan>(packet, outer.udp + UDP).ok_or(Verdict::BadLength)?;
     let vni_reserved = number(vxlan.vni_reserved);
     if number(vxlan.flags) != 0x0800_0000 || vni_reserved & 0xff != 0 {
         return Err(Verdict::Flags);

@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, PerCpuArray, XskMap};
-use aya::programs::Xdp;
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 use vxdp_ebpf::{
-    Address, Family, FdbKey, OBJECT, Overlay, OverlayKey, Place, Port, Row, Settings, Verdict, Vtep, map,
-    program, tunnel_port_bit,
+    Address, Family, FdbKey, INHERIT, OBJECT, Overlay, OverlayKey, Place, Port, Row, Settings, Verdict, Vtep,
+    df, map, program, tunnel_port_bit,
 };
 
 /// One file of `packets/`.
@@ -25,6 +25,21 @@ pub(crate) struct Packet {
     pub(crate) state: String,
     /// The frame.
     pub(crate) frame: Vec<u8>,
+    /// What it becomes, where a program carries frames itself.
+    pub(crate) becomes: Option<Vec<u8>>,
+}
+
+/// The directories of `packets/`, and the program of each.
+pub(crate) const PROGRAMS: [(&str, &str); 4] = [
+    ("underlay", program::UNDERLAY),
+    ("port", program::PORT),
+    ("tc_underlay", program::TC_UNDERLAY),
+    ("tc_port", program::TC_PORT),
+];
+
+/// Every packet of every program.
+pub(crate) fn all() -> impl Iterator<Item = Packet> {
+    PROGRAMS.into_iter().flat_map(|(directory, _)| packets(directory))
 }
 
 /// The packets of one program, by name.
@@ -42,9 +57,17 @@ fn parse(program: &str, file: &Path) -> Packet {
     let verdict = field("verdict: ").unwrap_or_else(|| panic!("{name}: no verdict"));
     let verdict =
         *Verdict::ALL.iter().find(|v| v.name() == verdict).unwrap_or_else(|| panic!("{name}: {verdict}?"));
+    let (before, after) = match text.split_once("\n# becomes\n") {
+        Some((before, after)) => (before, Some(after)),
+        None => (text.as_str(), None),
+    };
+    let state = field("state: ").unwrap_or("usual").to_owned();
+    Packet { name, verdict, state, frame: bytes(before), becomes: after.map(bytes) }
+}
+
+fn bytes(text: &str) -> Vec<u8> {
     let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ");
-    let frame = digits.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    Packet { name, verdict, state: field("state: ").unwrap_or("usual").to_owned(), frame }
+    digits.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
 /// Number of the port that the instance of `vxdp_port` serves.
@@ -60,26 +83,39 @@ const MAX_AGE_NS: u64 = 60_000_000_000;
 pub(crate) struct World {
     ebpf: Ebpf,
     program: &'static str,
-    /// Bytes by which a redirected frame grows at its head.
+    /// Bytes by which a frame that is redirected to a worker grows at its head.
     pub(crate) room: usize,
+    /// Size of the segments of a burst; zero for a packet that is none.
+    segment: u32,
     _socket: OwnedFd,
 }
 
 impl World {
     /// Loads the program for `directory` of `packets/` into the world of `state`.
     pub(crate) fn new(directory: &str, state: &str) -> Self {
-        let program = if directory == "port" { program::PORT } else { program::UNDERLAY };
+        let (_, program) = PROGRAMS.into_iter().find(|(name, _)| *name == directory).unwrap();
         let port_number = if state == "port_beyond_table" { BEYOND } else { THIS_PORT };
         let mut loader = EbpfLoader::new();
-        for name in [map::OVERLAYS, map::FDB, map::VTEPS, map::PORTS] {
+        for name in [map::OVERLAYS, map::FDB, map::VTEPS, map::PORTS, map::PORT_FLOWS] {
             loader.map_max_entries(name, 16);
         }
         let mut ebpf =
             loader.override_global(program::PORT_NUMBER, &port_number, true).load(OBJECT).expect("loading");
-        let xdp: &mut Xdp = ebpf.program_mut(program).unwrap().try_into().unwrap();
-        xdp.load().expect("the verifier");
+        match ebpf.program_mut(program).unwrap() {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(tc) => tc.load(),
+            other => panic!("{other:?}"),
+        }
+        .expect("the verifier");
         let family = if state == "ipv6" { Family::V6 } else { Family::V4 };
-        let mut world = Self { ebpf, program, room: family.room() as usize, _socket: socket() };
+        let room = if directory == "port" { family.room() as usize } else { 0 };
+        let segment = match state {
+            "burst" => 1398,
+            "long_burst" => 1440,
+            "strange_burst" => 1000,
+            _ => 0,
+        };
+        let mut world = Self { ebpf, program, room, segment, _socket: socket() };
         world.set_host(family, state);
         world.set_tables(family, state);
         world.set_worker(state);
@@ -95,6 +131,8 @@ impl World {
             room: if state == "no_headroom" { 300 } else { family.room() },
             max_frame: if state == "small_buffers" { 147 } else { 2048 },
             enabled: u32::from(state != "switch_off"),
+            epoch: 1,
+            underlay: 1,
             zero: 0,
         };
         self.array(map::SETTINGS, 0, settings.to_bytes());
@@ -110,12 +148,12 @@ impl World {
             self.hash(map::OVERLAYS, OverlayKey::new(vni, udp_port).to_bytes(), value.to_bytes());
         }
         for (vtep, host, resolved) in [(0, 22, 1), (1, 23, 0)] {
-            let value = Vtep { address: address(family, host), resolved };
+            let next_hop = [2, 0, 0, 0, 0x10, host];
+            let value = Vtep { address: address(family, host), resolved, next_hop, hop_limit: 64 };
             self.array(map::VTEPS, vtep, value.to_bytes());
         }
         for port in [THIS_PORT, OTHER_PORT] {
-            let max_frame = if state == "narrow_port" { 97 } else { 1464 };
-            let value = Port { overlay: FIRST, enabled: u16::from(state != "port_off"), max_frame };
+            let value = port_row(state);
             self.array(map::PORTS, port, value.to_bytes());
         }
         let vtep = if state == "row_beyond_table" { BEYOND } else { 0 };
@@ -158,20 +196,28 @@ impl World {
         hash.insert(key, value, 0).unwrap();
     }
 
-    /// Runs the program `repeat` times over the frame: the XDP action, the frame afterwards, and the
+    /// Runs the program `repeat` times over the frame: the action, the frame afterwards, and the
     /// nanoseconds one run took.
-    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> (u32, Vec<u8>, u128) {
-        let xdp: &Xdp = self.ebpf.program(self.program).unwrap().try_into().unwrap();
+    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<(u32, Vec<u8>, u128), ProgramError> {
+        /// Offset of `gso_size` in a `__sk_buff`, and the size of that.
+        const GSO_SIZE: (usize, usize) = (176, 192);
         let mut out = vec![0; frame.len() + 512];
+        let mut context = vec![0; GSO_SIZE.1];
+        context[GSO_SIZE.0..][..4].copy_from_slice(&self.segment.to_ne_bytes());
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            ctx_in: (self.segment != 0).then_some(&context),
             repeat,
             ..TestRunOptions::default()
         };
-        let result = xdp.test_run(options).unwrap();
+        let result = match self.ebpf.program(self.program).unwrap() {
+            Program::Xdp(xdp) => Xdp::test_run(xdp, options),
+            Program::SchedClassifier(tc) => SchedClassifier::test_run(tc, options),
+            other => panic!("{other:?}"),
+        }?;
         out.truncate(result.data_size_out as usize);
-        (result.return_value, out, result.duration.as_nanos())
+        Ok((result.return_value, out, result.duration.as_nanos()))
     }
 
     /// The counters that are not zero.
@@ -179,6 +225,29 @@ impl World {
         let counters: PerCpuArray<_, u64> = self.ebpf.map(map::COUNTERS).unwrap().try_into().unwrap();
         let total = |verdict: Verdict| counters.get(&(verdict as u32), 0).unwrap().iter().sum::<u64>();
         Verdict::ALL.iter().map(|&v| (v.name(), total(v))).filter(|&(_, frames)| frames != 0).collect()
+    }
+}
+
+/// A port of the world: its row as `state` has it.
+fn port_row(state: &str) -> Port {
+    let policy = |inherit| if state == "inherit" { inherit } else { 0 };
+    Port {
+        overlay: FIRST,
+        enabled: u16::from(state != "port_off"),
+        max_frame: if state == "narrow_port" { 97 } else { 1464 },
+        vni: 42,
+        index: 7,
+        uplink_inside: 8,
+        uplink_outside: 9,
+        source_ports: 16384,
+        first_source_port: 49152,
+        udp_port: 4789,
+        ttl: policy(INHERIT),
+        tos: policy(INHERIT),
+        df: policy(df::INHERIT),
+        udp_checksum: u16::from(state == "udp_checksum"),
+        mac: [2, 0x42, 0x0a, 0, 0, 2],
+        zero: 0,
     }
 }
 

@@ -109,12 +109,12 @@ impl Stage {
             returns: Capture::start(&place, "eth1")?,
         };
         let known = || -> Result<usize> { Ok(engine(self.host())?.locals) };
-        let before = if self.mode == Mode::Xdp { known()? } else { 0 };
+        let before = if self.mode.is_fast() { known()? } else { 0 };
         // The bridge learns where the container and the station are from their first frames.
         let hello = |mac| inner::between(mac, [0xff; 6], inner::frame(inner::EXPERIMENT, &[]));
         overlay.injector.send(&hello(inner::C1))?;
         overlay.nested.send(&hello(inner::NESTED))?;
-        if self.mode == Mode::Xdp {
+        if self.mode.is_fast() {
             self.host().wait_for_fast_path()?;
             wait_until("userspace knows both", Duration::from_secs(10), || Ok(known()? == before + 2))?;
         }
@@ -154,7 +154,7 @@ impl Stage {
     fn counters(&self, overlay: &Overlay) -> Result<Option<Counters>> {
         match self.mode {
             Mode::Kernel => Ok(None),
-            Mode::Xdp => of_device(self.host(), "veth2", Some(overlay.policy.vni)).map(Some),
+            Mode::Xdp | Mode::InKernel => of_device(self.host(), "veth2", Some(overlay.policy.vni)).map(Some),
         }
     }
 

@@ -89,7 +89,7 @@ impl Stage {
         }
         let mut stage =
             Self { lab, mode, ends, injector, arrivals, fence: Fence::default(), _daemon: daemon };
-        if mode == Mode::Xdp {
+        if mode.is_fast() {
             stage.wait_for_fast_path()?;
         }
         stage.fence()?;
@@ -131,7 +131,7 @@ impl Stage {
     fn counters(&self) -> Result<Option<Counters>> {
         match self.mode {
             Mode::Kernel => Ok(None),
-            Mode::Xdp => of_device(self.lab.h2(), "eth0", None).map(Some),
+            Mode::Xdp | Mode::InKernel => of_device(self.lab.h2(), "eth0", None).map(Some),
         }
     }
 

@@ -50,6 +50,7 @@ fn the_whole_example_of_the_manual_is_read_as_it_says() {
     let [overlay] = &config.overlays[..] else { panic!("one overlay") };
     assert_eq!(overlay.mtu, Some(1450));
     assert_eq!(overlay.mode, Some(Mode::Auto));
+    assert_eq!((config.dataplane.engine, overlay.engine), (Engine::Userspace, Some(Engine::InKernel)));
     assert_eq!(overlay.flood, ["192.168.10.22".parse::<std::net::IpAddr>().unwrap()]);
     let [container] = &overlay.containers[..] else { panic!("one container") };
     assert_eq!(container.attach, Attach::Docker("test-overlay".into()));

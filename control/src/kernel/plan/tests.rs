@@ -261,6 +261,7 @@ fn any_overlay(number: u32, vni: u32) -> impl Strategy<Value = DesiredOverlay> {
                 udp_checksum: false,
                 source_ports: (49152, 65535),
                 mode: None,
+                engine: None,
                 flood: Vec::new(),
                 containers: Vec::new(),
                 remotes: Vec::new(),

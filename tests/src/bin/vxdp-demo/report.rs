@@ -89,7 +89,7 @@ impl Report {
 
     /// Whether userspace was to carry them.
     pub(crate) fn is_xdp(&self) -> bool {
-        self.mode == Mode::Xdp.as_str()
+        self.mode != Mode::Kernel.as_str()
     }
 
     /// Writes it to `path`, or to standard output for `-`.

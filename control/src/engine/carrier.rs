@@ -1,0 +1,118 @@
+//! Who carries the frames of an engine: workers in userspace, or the programs themselves.
+
+use vxdp_dataplane::table::{Change as TableChange, Port};
+use vxdp_dataplane::wire::MacAddr;
+use vxdp_dataplane::{OverlayId, PortId};
+
+use super::inkernel::InKernel;
+use super::port::ServedPort;
+use super::report::EngineReport;
+use super::userspace::Userspace;
+use super::{EngineError, Kind};
+use crate::config::Container;
+use crate::xdp::{Outer, Programs, Tables};
+
+/// The part of an engine that differs with its kind.
+pub(super) enum Carrier {
+    Userspace(Box<Userspace>),
+    InKernel(Box<InKernel>),
+}
+
+impl Carrier {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Userspace(_) => Kind::Userspace,
+            Self::InKernel(_) => Kind::InKernel,
+        }
+    }
+
+    /// Publishes the workers' tables. The programs alone need the maps only.
+    pub(super) fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
+        match self {
+            Self::Userspace(carrier) => carrier.publish(changes),
+            Self::InKernel(carrier) => {
+                carrier.note(changes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the frames of a port. What keeps the port out of the fast path stands in its report, and is no error.
+    pub(super) async fn serve(
+        &mut self,
+        port: &mut ServedPort,
+        container: &Container,
+        row: Port,
+        programs: &Programs,
+    ) -> Result<(), EngineError> {
+        match self {
+            Self::Userspace(carrier) => carrier.serve(port, container, row, programs).await,
+            Self::InKernel(carrier) => carrier.serve(port, programs).await,
+        }
+    }
+
+    /// Gives a port back to the kernel; the maps pass its frames already.
+    pub(super) async fn leave(&mut self, port: ServedPort) -> Result<(), EngineError> {
+        match self {
+            Self::Userspace(carrier) => carrier.leave(port).await,
+            Self::InKernel(_) => {
+                port.detach(&[]).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the programs must know of a port's outer headers, where they write them.
+    pub(super) fn outer(&self, port: &ServedPort) -> Option<Outer> {
+        match self {
+            Self::Userspace(_) => None,
+            Self::InKernel(carrier) => carrier.outer(port),
+        }
+    }
+
+    /// The rows that traffic has used since the last time.
+    pub(super) fn used(&mut self, maps: &mut Tables) -> Result<Vec<(OverlayId, MacAddr)>, EngineError> {
+        match self {
+            Self::Userspace(carrier) => Ok(carrier.used()),
+            Self::InKernel(carrier) => carrier.used(maps),
+        }
+    }
+
+    /// Every second: what has to be done now and then.
+    ///
+    /// # Errors
+    /// When it cannot go on.
+    pub(super) fn tend(&mut self) -> Result<(), EngineError> {
+        match self {
+            Self::Userspace(carrier) => {
+                carrier.tend();
+                Ok(())
+            }
+            Self::InKernel(carrier) => carrier.tend(),
+        }
+    }
+
+    /// Adds its own to a report.
+    pub(super) fn fill(&self, report: &mut EngineReport, numbers: impl Iterator<Item = PortId>) {
+        match self {
+            Self::Userspace(carrier) => carrier.fill(report),
+            Self::InKernel(carrier) => carrier.fill(report, numbers),
+        }
+    }
+
+    /// Waits until it cannot go on.
+    pub(super) async fn lost(&mut self) -> EngineError {
+        match self {
+            Self::Userspace(carrier) => carrier.lost().await,
+            Self::InKernel(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes everything off; no frame is redirected any more.
+    pub(super) async fn stop(self, ports: Vec<ServedPort>) {
+        match self {
+            Self::Userspace(carrier) => carrier.stop(ports).await,
+            Self::InKernel(carrier) => carrier.stop(ports).await,
+        }
+    }
+}

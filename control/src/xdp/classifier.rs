@@ -1,0 +1,87 @@
+//! One tc program, attached to the ingress of its device.
+//!
+//! From Linux 6.6 on by a link (tcx), which goes with its process. Before, by netlink, under a `clsact` qdisc: such
+//! a filter outlives a killed process, and passes every packet once the daemon's sign of life is stale.
+
+use std::io;
+
+use aya::Ebpf;
+use aya::programs::links::Link as _;
+use aya::programs::tc::{self, SchedClassifierLink, TcError};
+use aya::programs::{ProgramError, TcAttachType};
+use aya::util::KernelVersion;
+use vxdp_ebpf::Verdict;
+
+use super::device::Device;
+use super::instance::AttachError;
+use super::programs::{self, Counters};
+use super::tables::TableError;
+
+/// A tc program loaded for one device. Dropping it detaches it.
+pub struct Classifier {
+    object: Ebpf,
+    program: &'static str,
+    counters: Counters,
+    link: Option<(SchedClassifierLink, Device)>,
+}
+
+impl Classifier {
+    pub(super) fn new(object: Ebpf, program: &'static str, counters: Counters) -> Self {
+        Self { object, program, counters, link: None }
+    }
+
+    /// Attaches the program behind whatever else is on the ingress of `device`.
+    ///
+    /// # Errors
+    /// When the device is gone or another has its name, or the kernel refuses.
+    pub fn attach(&mut self, device: &Device) -> Result<(), AttachError> {
+        self.detach();
+        let (object, program) = (&mut self.object, self.program);
+        let link = device.netns.run(|| {
+            // The library takes names; the name may have gone to another device.
+            if nix::net::if_::if_nametoindex(device.name.as_str())? != device.index {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            }
+            attach(object, program, &device.name).map_err(io::Error::other)
+        });
+        let link = link.map_err(|source| AttachError::Device { device: device.to_string(), source })?;
+        self.link = Some((link, device.clone()));
+        Ok(())
+    }
+
+    /// Takes the program off its device.
+    pub fn detach(&mut self) {
+        let Some((link, device)) = self.link.take() else { return };
+        // A netlink attachment is removed in the namespace of its device. If that fails the device is gone.
+        let _ = device.netns.run(|| link.detach().map_err(io::Error::other));
+    }
+
+    /// How many packets of the device had each verdict so far, in the order of [`Verdict::ALL`].
+    pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
+        self.counters.verdicts()
+    }
+}
+
+impl Drop for Classifier {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+fn attach(object: &mut Ebpf, program: &str, device: &str) -> Result<SchedClassifierLink, ProgramError> {
+    // As the library decides (`SchedClassifier::attach`).
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
+        there_is_fine(tc::qdisc_add_clsact(device))?;
+    }
+    let program = programs::tc(object, program)?;
+    let id = program.attach(device, TcAttachType::Ingress)?;
+    program.take_link(id)
+}
+
+fn there_is_fine(result: Result<(), TcError>) -> Result<(), TcError> {
+    match result {
+        Err(TcError::AlreadyAttached) => Ok(()),
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(nix::libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
