@@ -34,14 +34,14 @@ pub struct Seen {
 }
 
 impl Sink {
-    /// Attaches to `device` of `place`, in the driver's own mode.
-    pub fn open(place: &Place, device: &str) -> Result<Self> {
+    /// Attaches to `device` of `place`.
+    pub fn open(place: &Place, device: &str, mode: XdpMode) -> Result<Self> {
         let mut object = Ebpf::load(bench::OBJECT).context("while loading the sink")?;
         let counted = PerCpuArray::try_from(object.take_map(map::COUNTED).context("no map")?)?;
         let trace = Array::try_from(object.take_map(map::TRACE).context("no map")?)?;
         let xdp: &mut Xdp = object.program_mut(program::SINK).context("no program")?.try_into()?;
         xdp.load().context("while loading the sink")?;
-        place.enter(|| xdp.attach(device, XdpMode::Driver).context("while attaching the sink"))?;
+        place.enter(|| xdp.attach(device, mode).context("while attaching the sink"))?;
         Ok(Self { _object: object, counted, trace })
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::XdpMode;
 use serde::Serialize;
 use vxdp_lab::{Attachment, Daemon, Frames, Lab, Mode, Ping, Place, TwoHosts};
 
@@ -18,13 +19,15 @@ pub enum Kind {
     Kernel,
     /// vxdp on both hosts, userspace carries them over AF_XDP.
     Xdp,
+    /// vxdp on both hosts, the BPF programs carry them by themselves.
+    InKernel,
     /// A veth pair and nothing else: the machine's own limit.
     None,
 }
 
 impl Kind {
     /// The modes of vxdp.
-    pub const MODES: [Self; 2] = [Self::Kernel, Self::Xdp];
+    pub const MODES: [Self; 3] = [Self::Kernel, Self::Xdp, Self::InKernel];
     /// What else can stand between the containers.
     pub const PEERS: [Self; 1] = [Self::None];
 
@@ -33,7 +36,17 @@ impl Kind {
         match self {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
+            Self::InKernel => "inkernel",
             Self::None => "none",
+        }
+    }
+
+    /// Where the sink's program runs. The in-kernel engine hands frames to the container's device behind its
+    /// driver, so that a program there sees none; the network core's hook costs more, at this subject's expense.
+    pub fn sink_mode(self) -> XdpMode {
+        match self {
+            Self::InKernel => XdpMode::Skb,
+            _ => XdpMode::Driver,
         }
     }
 
@@ -42,6 +55,7 @@ impl Kind {
         let (lab, daemons, entrance) = match self {
             Self::Kernel => overlay(Mode::Kernel, dataplane)?,
             Self::Xdp => overlay(Mode::Xdp, dataplane)?,
+            Self::InKernel => overlay(Mode::InKernel, dataplane)?,
             Self::None => wire()?,
         };
         let containers = match lab.hosts() {
@@ -116,11 +130,11 @@ impl Subject {
             return Ok(regime);
         }
         regime.set("bridge-nf", "off");
-        if self.kind == Kind::Xdp {
+        if matches!(self.kind, Kind::Xdp | Kind::InKernel) {
             let status = self.lab.h1().status()?;
             let engine = &status["modes"]["engine"];
             let device = &engine["devices"][0];
-            regime.set("xdp", device["regime"].as_str().unwrap_or("none"));
+            regime.set("hook", device["regime"].as_str().unwrap_or("none"));
             let copy = if device["zero_copy"] == true { "zero-copy" } else { "copy" };
             regime.set("af_xdp", copy);
             regime.set("workers", engine["workers"].to_string());

@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(value_enum, value_name = "MEASUREMENT")]
     measurements: Vec<Measurement>,
     /// Modes of vxdp
-    #[arg(long, value_delimiter = ',', default_value = "kernel,xdp", value_parser = parse_mode)]
+    #[arg(long, value_delimiter = ',', default_value = "kernel,xdp,inkernel", value_parser = parse_mode)]
     modes: Vec<Kind>,
     /// What else to measure
     #[arg(long, value_delimiter = ',', value_parser = parse_peer)]
