@@ -104,6 +104,9 @@ pub struct Figure {
     pub metric: String,
     /// The mode or peer.
     pub subject: String,
+    /// How the subject works here: engine, hook, copies, polling, offloads, processors.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub regime: String,
     /// Under which circumstances.
     pub conditions: Conditions,
     /// What the values count.

@@ -73,7 +73,7 @@ impl Session {
                         format!("{} of {name}, {}", measurement.as_str(), case.conditions().line())
                     })?;
                     progress.end(&samples);
-                    collect(&mut figures, measurement, name, case, samples);
+                    collect(&mut figures, measurement, &self.subjects[index], case, samples);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Session {
 fn collect(
     figures: &mut Vec<Figure>,
     measurement: Measurement,
-    subject: &str,
+    subject: &Subject,
     case: &Case,
     samples: Vec<Sample>,
 ) {
@@ -164,7 +164,8 @@ fn collect(
         let new = Figure {
             measurement: measurement.as_str().to_owned(),
             metric: sample.metric.to_owned(),
-            subject: subject.to_owned(),
+            subject: subject.kind.as_str().to_owned(),
+            regime: subject.regime.line(),
             conditions: case.conditions(),
             unit: sample.unit,
             samples: Vec::new(),

@@ -65,7 +65,7 @@ impl Kind {
         let mut subject =
             Subject { kind: self, daemons, lab, containers, entrance, regime: Regime::default() };
         subject.warm_up()?;
-        subject.regime = subject.look_at_regime()?;
+        subject.regime = subject.look_at_regime(dataplane)?;
         Ok(subject)
     }
 }
@@ -123,24 +123,45 @@ impl Subject {
         if self.daemons.is_empty() { Ok(None) } else { self.lab.h1().frames().map(Some) }
     }
 
-    fn look_at_regime(&self) -> Result<Regime> {
+    fn look_at_regime(&self, dataplane: &str) -> Result<Regime> {
         let mut regime = Regime::default();
         regime.set("devices", "veth");
-        if self.kind == Kind::None {
-            return Ok(regime);
+        if self.kind != Kind::None {
+            regime.set("bridge-nf", "off");
         }
-        regime.set("bridge-nf", "off");
         if matches!(self.kind, Kind::Xdp | Kind::InKernel) {
             let status = self.lab.h1().status()?;
             let engine = &status["modes"]["engine"];
             let device = &engine["devices"][0];
             regime.set("hook", device["regime"].as_str().unwrap_or("none"));
-            let copy = if device["zero_copy"] == true { "zero-copy" } else { "copy" };
-            regime.set("af_xdp", copy);
-            regime.set("workers", engine["workers"].to_string());
+            // The in-kernel engine has neither sockets nor workers.
+            if self.kind == Kind::Xdp {
+                regime.set("af_xdp", if device["zero_copy"] == true { "zero-copy" } else { "copy" });
+                regime.set("workers", engine["workers"].to_string());
+            }
+            let lines = dataplane.lines().map(str::trim).filter(|line| !line.is_empty());
+            let lines = lines.collect::<Vec<_>>();
+            regime.set("dataplane", if lines.is_empty() { "default".to_owned() } else { lines.join("; ") });
         }
+        regime.set("container offloads", offloads(&self.containers[0])?);
+        regime.set("processors", std::thread::available_parallelism()?.to_string());
         Ok(regime)
     }
+}
+
+/// Those features of a container's device on which TCP depends, as far as they are on.
+fn offloads(container: &Place) -> Result<String> {
+    let text = container.exec(["ethtool", "-k", DEVICE])?;
+    let on = |feature: &str| text.lines().any(|line| line.starts_with(&format!("{feature}: on")));
+    let features = [
+        ("tx-checksumming", "tx"),
+        ("tcp-segmentation-offload", "tso"),
+        ("generic-segmentation-offload", "gso"),
+        ("generic-receive-offload", "gro"),
+    ];
+    let on = features.into_iter().filter(|(feature, _)| on(feature)).map(|(_, short)| short);
+    let on = on.collect::<Vec<_>>();
+    Ok(if on.is_empty() { "none".to_owned() } else { on.join(" ") })
 }
 
 /// Two hosts with vxdp, joined by one veth pair in every mode.
