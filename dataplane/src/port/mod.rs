@@ -10,7 +10,7 @@
 //!       └── reap ◀── completion                 (the other port's)
 //! ```
 //!
-//! [`xsk`] is the real thing; [`mem`] plays the kernel's side of the rings for tests.
+//! [`xsk`] is the real thing; `mem` plays the kernel's side of the rings for tests.
 
 pub(crate) mod frame;
 #[cfg(test)]
