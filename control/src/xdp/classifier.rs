@@ -5,11 +5,11 @@
 
 use std::io;
 
-use aya::Ebpf;
 use aya::programs::links::Link as _;
 use aya::programs::tc::{self, SchedClassifierLink, TcError};
-use aya::programs::{ProgramError, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
+use aya::{Ebpf, TestRun as _, TestRunOptions};
 use vxdp_ebpf::Verdict;
 
 use super::device::Device;
@@ -54,6 +54,20 @@ impl Classifier {
         let Some((link, device)) = self.link.take() else { return };
         // A netlink attachment is removed in the namespace of its device. If that fails the device is gone.
         let _ = device.netns.run(|| link.detach().map_err(io::Error::other));
+    }
+
+    /// Runs the program over a frame that nobody sent (`BPF_PROG_TEST_RUN`), and writes what it made of it into
+    /// `out`: the action, and how many bytes that is.
+    ///
+    /// # Errors
+    /// The kernel's answer: it runs no program on a frame whose Ethernet or IP header is cut short.
+    pub fn run(&self, frame: &[u8], out: &mut [u8]) -> Result<(u32, usize), ProgramError> {
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::default() };
+        let program: &SchedClassifier =
+            self.object.program(self.program).expect("the embedded object has it").try_into()?;
+        let ran = program.test_run(options)?;
+        Ok((ran.return_value, ran.data_size_out as usize))
     }
 
     /// How many packets of the device had each verdict so far, in the order of [`Verdict::ALL`].
