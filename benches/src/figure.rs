@@ -37,6 +37,17 @@ impl Unit {
         matches!(self, Self::FramesPerSecond | Self::BitsPerSecond | Self::RequestsPerSecond)
     }
 
+    /// For what is counted from zero on, and is best at zero: by how much two values may differ by chance.
+    /// A ratio says nothing about those.
+    pub fn slack(self) -> Option<f64> {
+        match self {
+            // What one batch holds.
+            Self::Frames => Some(64.0),
+            Self::Share => Some(0.02),
+            _ => None,
+        }
+    }
+
     /// `value` for people.
     pub fn show(self, value: f64) -> String {
         match self {
@@ -86,12 +97,19 @@ pub struct Sample {
     pub value: f64,
     /// What a reader has to know about it.
     pub note: Option<String>,
+    /// Whether it only says under what the others were measured, such as a rate that was asked for.
+    pub context: bool,
 }
 
 impl Sample {
     /// A value without a note.
     pub fn new(metric: &'static str, unit: Unit, value: f64) -> Self {
-        Self { metric, unit, value, note: None }
+        Self { metric, unit, value, note: None, context: false }
+    }
+
+    /// A value that says under what the others were measured; nobody wins or loses by it.
+    pub fn context(metric: &'static str, unit: Unit, value: f64) -> Self {
+        Self { context: true, ..Self::new(metric, unit, value) }
     }
 }
 
@@ -116,6 +134,9 @@ pub struct Figure {
     /// What a reader has to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// See [`Sample::context`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context: bool,
 }
 
 /// From this spread on a comparison is void: repetitions differ by more than what is compared usually does.
@@ -130,6 +151,12 @@ impl Figure {
     /// How far the samples lie apart, as a share of the median.
     pub fn spread(&self) -> f64 {
         spread(&self.samples)
+    }
+
+    /// The least and the greatest sample.
+    pub fn range(&self) -> (f64, f64) {
+        let least = self.samples.iter().copied().fold(f64::INFINITY, f64::min);
+        (least, self.samples.iter().copied().fold(f64::NEG_INFINITY, f64::max))
     }
 
     /// Whether the samples lie so far apart that a comparison says nothing.

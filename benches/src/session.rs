@@ -170,6 +170,7 @@ fn collect(
             unit: sample.unit,
             samples: Vec::new(),
             notes: Vec::new(),
+            context: sample.context,
         };
         let same = |figure: &Figure| figure.subject == new.subject && figure.compares_with(&new);
         let index = figures.iter().position(same).unwrap_or_else(|| {

@@ -50,7 +50,7 @@ pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Resu
     let note = (lost > 0.01).then(|| format!("{:.1} % of the frames were lost", lost * 100.0));
     Ok(vec![
         Sample { note, ..Sample::new("processor time", Unit::ProcessorTime, cost.max(0.0)) },
-        Sample::new("at", Unit::FramesPerSecond, trial.sent_rate()),
-        Sample::new("generator and sink", Unit::ProcessorTime, per_frame(empty.busy, empty.received)),
+        Sample::context("at", Unit::FramesPerSecond, trial.sent_rate()),
+        Sample::context("generator and sink", Unit::ProcessorTime, per_frame(empty.busy, empty.received)),
     ])
 }

@@ -79,7 +79,7 @@ pub(super) fn run(session: &mut Session, index: usize, way: Way) -> Result<Vec<S
         (found, trial)
     });
     let (mut samples, trial) = (found?.samples()?, trial?);
-    samples.push(Sample::new("load", Unit::FramesPerSecond, trial.sent_rate()));
+    samples.push(Sample::context("load", Unit::FramesPerSecond, trial.sent_rate()));
     samples.push(Sample::new("load lost", Unit::Share, trial.loss()));
     Ok(samples)
 }

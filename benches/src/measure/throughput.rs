@@ -15,6 +15,6 @@ pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Resu
             note,
             ..Sample::new("delivered under overload", Unit::FramesPerSecond, overload.received_rate())
         },
-        Sample::new("offered as overload", Unit::FramesPerSecond, overload.sent_rate()),
+        Sample::context("offered as overload", Unit::FramesPerSecond, overload.sent_rate()),
     ])
 }
