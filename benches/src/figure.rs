@@ -197,8 +197,23 @@ pub fn spread(samples: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A figure with nothing particular about it.
+    pub(crate) fn figure(subject: &str, unit: Unit, samples: &[f64]) -> Figure {
+        Figure {
+            measurement: "throughput".to_owned(),
+            metric: "no-drop rate".to_owned(),
+            subject: subject.to_owned(),
+            regime: String::new(),
+            conditions: Conditions::default().with("frame", 64),
+            unit,
+            samples: samples.to_vec(),
+            notes: Vec::new(),
+            context: false,
+        }
+    }
 
     #[test]
     fn the_median_is_the_middle() {

@@ -2,9 +2,16 @@
 //! fast anything is.
 #![forbid(unsafe_code)]
 
-use std::process::{Command, Output};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use vxdp_benches::figure::Figure;
+use vxdp_benches::report::{Run, output};
 
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vxdp-bench")).args(arguments).output().expect("vxdp-bench starts")
@@ -30,9 +37,13 @@ fn median(figures: &[Figure], measurement: &str, metric: &str, subject: &str) ->
 #[test]
 #[ignore = "needs root"]
 fn a_tiny_run_gives_sane_figures_for_both_modes_and_the_wire() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("bench");
     let figures = figures(&[
         "throughput",
         "latency",
+        "--out",
+        out.to_str().unwrap(),
         "--peers",
         "none",
         "--frames",
@@ -57,6 +68,83 @@ fn a_tiny_run_gives_sane_figures_for_both_modes_and_the_wire() {
         let [p50, p99] = ["p50", "p99"].map(|metric| median(&figures, "latency", metric, subject));
         assert!(p50 <= p99, "{subject}: p50 {p50} ns, p99 {p99} ns");
     }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains(">inkernel<"), "{page}");
+    assert!(fs::read_to_string(out.join("summary.md")).unwrap().contains("no-drop rate"));
+    assert_eq!(output::read(&out.join("run.json")).unwrap().figures, figures);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interrupted_run_ends_at_once_and_leaves_nothing_behind() {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_vxdp-bench"))
+        .args(["throughput", "--modes", "kernel,xdp", "--rounds", "1000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = run.id();
+    let mut errors = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // The first step has been done.
+    let begun = errors.by_ref().find(|line| line.contains("left] throughput")).unwrap();
+    assert!(left_behind(pid).len() > 2, "labs that stand are not seen: {begun}");
+    let start = Instant::now();
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGINT).unwrap();
+    let rest: Vec<_> = errors.collect();
+    assert_eq!(run.wait().unwrap().code(), Some(1), "{rest:#?}");
+    assert!(rest.last().unwrap().contains("interrupted"), "{rest:#?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+    assert_eq!(left_behind(pid), Vec::<String>::new());
+}
+
+/// Processes and directories of the labs that the benchmark with this process id made.
+fn left_behind(pid: u32) -> Vec<String> {
+    let labs = format!("vxdp-bench-{pid}-");
+    let wire = format!("vxdp-bench-wire-{pid}-");
+    let names = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        text.contains(&labs) || text.contains(&wire)
+    };
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_ours = |entry: &fs::DirEntry| {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok_and(|other| other != pid))
+            && names(&environment)
+    };
+    let processes = entries(Path::new("/proc")).filter(is_ours).map(|entry| entry.path());
+    let places = [std::env::temp_dir(), "/run".into(), "/run/netns".into(), "/run/vxdp".into()];
+    let directories = places.iter().flat_map(|place| entries(place)).map(|entry| entry.path());
+    let directories = directories.filter(|path| names(path.as_os_str().as_encoded_bytes()));
+    processes.chain(directories).map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn a_run_that_became_worse_fails_against_the_earlier_one() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, rate: f64| {
+        let figure: Figure = serde_json::from_value(serde_json::json!({
+            "measurement": "throughput", "metric": "no-drop rate", "subject": "xdp",
+            "conditions": [["frame", "64"]], "unit": "frames/s", "samples": [rate, rate],
+        }))
+        .unwrap();
+        let run = Run { figures: vec![figure], ..Run::default() };
+        fs::write(path(name), serde_json::to_string(&run).unwrap()).unwrap();
+    };
+    write("old.json", 300_000.0);
+    write("same.json", 310_000.0);
+    write("new.json", 200_000.0);
+    let against =
+        |run: &str, name: &str| bench(&["--from", &path(run), "--out", &path("out"), "--against", name]);
+    // Kept under a name, then compared by it.
+    assert!(bench(&["--from", &path("old.json"), "--out", &path("out"), "--save", "old"]).status.success());
+    let same = against("same.json", "old");
+    assert!(same.status.success(), "{same:?}");
+    let worse = against("new.json", "old");
+    assert_eq!(worse.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&worse.stderr).contains("1 worse"), "{worse:?}");
+    let absent = against("new.json", "odl");
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("saved are: old"), "{absent:?}");
 }
 
 #[test]

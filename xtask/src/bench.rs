@@ -6,10 +6,14 @@ use anyhow::Result;
 use std::ffi::OsString;
 
 /// Measure throughput, latency and cost of every mode against the kernel, on a lab of two hosts.
+///
+/// The report goes to `target/bench`: a page with charts, a summary in Markdown, and the figures as JSON.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench --quick                         a comparison of the modes in two minutes
   cargo xtask bench throughput --frames 64          one figure
+  cargo xtask bench --save before                   keep the run as `before` …
+  cargo xtask bench --against before                … and fail if a mode has become worse since
   cargo xtask bench -- --help                       every argument
   cargo xtask bench micro                           the criterion benches; reports in target/criterion
   cargo xtask bench micro encap                     those whose name contains `encap`
@@ -51,6 +55,10 @@ fn become_macro_benchmark(args: &[OsString]) -> Result<()> {
     ]))?;
     // It looks for the daemon beside itself.
     let mut program = process::privileged(&process::target_dir().join("release/vxdp-bench"))?;
-    program.current_dir(process::caller_dir()).args(args);
+    program
+        .current_dir(process::caller_dir())
+        .arg("--out")
+        .arg(process::target_dir().join("bench"))
+        .args(args);
     process::exec(&mut program)
 }

@@ -1,4 +1,98 @@
-//! What people and programs get to read.
+//! What people and programs get to read of a run.
 
+pub mod against;
+mod chart;
+mod html;
+mod machine;
+mod markdown;
+pub mod output;
 pub mod progress;
+mod ratio;
+mod section;
 pub mod table;
+
+use serde::{Deserialize, Serialize};
+
+use crate::figure::Figure;
+use crate::rig::Traffic;
+
+pub use html::html;
+pub use machine::Machine;
+pub use markdown::markdown;
+
+/// A run: what it measured, and where.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began (RFC 3339, UTC).
+    pub began: String,
+    /// The benchmark's arguments.
+    pub arguments: Vec<String>,
+    /// The machine it ran on.
+    pub machine: Machine,
+    /// What the generator can do into the sink with nothing in between.
+    pub calibrations: Vec<Calibration>,
+    /// Everything measured.
+    pub figures: Vec<Figure>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub troubles: Vec<String>,
+}
+
+/// What the generator can do into the sink with nothing in between.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Bytes of a frame.
+    pub frame: usize,
+    /// Flows.
+    pub flows: u32,
+    /// Frames per second.
+    pub rate: f64,
+}
+
+impl Run {
+    /// A run that begins now, on this machine.
+    pub fn begin() -> Self {
+        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
+        Self {
+            began: now.to_string(),
+            arguments: std::env::args().skip(1).collect(),
+            machine: Machine::here(),
+            ..Self::default()
+        }
+    }
+
+    /// Notes a calibration.
+    pub fn calibrated(&mut self, traffic: Traffic, rate: f64) {
+        self.calibrations.push(Calibration { frame: traffic.frame, flows: traffic.flows, rate });
+    }
+
+    /// What has to be known before any two figures are compared.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.troubles.clone();
+        for figure in self.figures.iter().filter(|figure| !figure.context) {
+            let what = format!(
+                "{} of {}, {} ({})",
+                figure.metric,
+                figure.subject,
+                figure.conditions.line(),
+                figure.measurement
+            );
+            if figure.is_wide() && figure.unit.slack().is_none() {
+                let (least, greatest) = figure.range();
+                warnings.push(format!(
+                    "{what}: repetitions lie between {} and {}, so comparisons with it are void",
+                    figure.unit.show(least),
+                    figure.unit.show(greatest)
+                ));
+            }
+            warnings.extend(figure.notes.iter().map(|note| format!("{what}: {note}")));
+        }
+        warnings
+    }
+}
+
+/// Which figures are compared with which, in words, for readers of every form of the report.
+const METHOD: &str = "Everything was measured in turns (A B A B) within one run; each figure is the median of \
+its repetitions with half their range. Only ratios within this run mean anything: `×` is the ratio to the \
+reference, `≈` says that the ranges overlap, so that the run shows no difference, `void` that repetitions lie \
+too far apart to compare, `?` marks such a figure, `*` one with a remark among the warnings.";

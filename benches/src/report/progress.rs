@@ -10,10 +10,11 @@ use crate::session::Settings;
 /// Where a run is.
 #[derive(Debug)]
 pub struct Progress {
-    /// Time that each step was thought to take, in order.
-    expected: Vec<Duration>,
+    /// What each step is of, and the time that it was thought to take, in order.
+    expected: Vec<(Measurement, Duration)>,
     done: usize,
-    start: Instant,
+    /// Begins with the first step: building the subjects is no part of it.
+    start: Option<Instant>,
     line: String,
 }
 
@@ -23,30 +24,43 @@ impl Progress {
         let mut expected = Vec::new();
         for measurement in measurements {
             let steps = measurement.cases(settings).len() * subjects * settings.rounds as usize;
-            expected.extend(std::iter::repeat_n(measurement.time(settings), steps));
+            expected.extend(std::iter::repeat_n((*measurement, measurement.time(settings)), steps));
         }
-        Self { expected, done: 0, start: Instant::now(), line: String::new() }
+        Self { expected, done: 0, start: None, line: String::new() }
     }
 
     /// Time that is left, by the steps that were done so far.
     pub fn left(&self) -> Duration {
         let (done, left) = self.expected.split_at(self.done.min(self.expected.len()));
-        let (done, left) = (done.iter().sum::<Duration>(), left.iter().sum::<Duration>());
+        let sum = |steps: &[(Measurement, Duration)]| steps.iter().map(|(_, time)| *time).sum::<Duration>();
+        let (done, left) = (sum(done), sum(left));
         if done.is_zero() {
             return left;
         }
-        left.mul_f64(self.start.elapsed().as_secs_f64() / done.as_secs_f64())
+        let spent = self.start.map_or(Duration::ZERO, |start| start.elapsed());
+        left.mul_f64(spent.as_secs_f64() / done.as_secs_f64())
+    }
+
+    /// The same for people: minutes and seconds.
+    pub fn shown(&self) -> String {
+        let seconds = self.left().as_secs();
+        format!("{}:{:02}", seconds / 60, seconds % 60)
+    }
+
+    /// What is left of a measurement will not be done.
+    pub fn skip(&mut self, measurement: Measurement) {
+        let rest = self.expected.split_off(self.done.min(self.expected.len()));
+        self.expected.extend(rest.into_iter().skip_while(|(of, _)| *of == measurement));
     }
 
     /// A step begins.
     pub fn begin(&mut self, measurement: Measurement, subject: &str, case: &Case) {
-        let left = self.left().as_secs();
+        self.start.get_or_insert_with(Instant::now);
         self.line = format!(
-            "[{:>3}/{} {}:{:02} left] {} {subject}, {}",
+            "[{:>3}/{} {} left] {} {subject}, {}",
             self.done + 1,
             self.expected.len(),
-            left / 60,
-            left % 60,
+            self.shown(),
             measurement.as_str(),
             case.conditions().line()
         );

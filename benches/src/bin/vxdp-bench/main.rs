@@ -1,19 +1,19 @@
 //! `vxdp-bench`: measures vxdp's modes and its peers against each other, in one run.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use vxdp_benches::figure::Figure;
 use vxdp_benches::generator;
 use vxdp_benches::measure::Measurement;
+use vxdp_benches::report::against::Against;
+use vxdp_benches::report::output::{self, Output, valid_name};
 use vxdp_benches::report::progress::Progress;
-use vxdp_benches::report::table;
+use vxdp_benches::report::{Run, markdown, table};
 use vxdp_benches::search::Search;
 use vxdp_benches::session::{Session, Settings};
 use vxdp_benches::subject::Kind;
@@ -28,7 +28,10 @@ use vxdp_benches::subject::Kind;
   vxdp-bench                                    everything of both modes
   vxdp-bench throughput --frames 64 --rounds 5  one figure, well repeated
   vxdp-bench cost latency --peers none          with the plain veth wire beside
-  vxdp-bench --quick --json run.jsonl           in two minutes, for a program to read"
+  vxdp-bench --quick --json run.jsonl           in two minutes, for a program to read
+  vxdp-bench --out bench --save before          keeps the run under a name
+  vxdp-bench --out bench --against before       fails if a mode has become worse since
+  vxdp-bench --from bench/run.json --out pages  makes the reports of a run again"
 )]
 struct Arguments {
     /// What to measure; everything if nothing is named
@@ -67,6 +70,24 @@ struct Arguments {
     /// Write every figure to this file, one JSON object a line (`-` is standard output)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the summary to this file as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write `report.html`, `summary.md` and `run.json` into this directory, where saved runs are, too
+    #[arg(long, value_name = "DIRECTORY", overrides_with = "out")]
+    out: Option<PathBuf>,
+    /// Keep the run under a name, to compare later ones with it
+    #[arg(long, value_name = "NAME", value_parser = valid_name, requires = "out")]
+    save: Option<String>,
+    /// Compare with a run that was saved, or with a `run.json`; fail if a mode became worse by more than noise
+    #[arg(long, value_name = "NAME|FILE", requires = "out")]
+    against: Option<String>,
+    /// Least share by which two runs may differ without meaning anything; wider ranges of repetitions count
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    noise: f64,
+    /// Measure nothing: take the figures from a `run.json`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["measurements", "quick"])]
+    from: Option<PathBuf>,
 }
 
 fn parse_mode(text: &str) -> Result<Kind, String> {
@@ -84,7 +105,8 @@ fn named(text: &str, kinds: &[Kind]) -> Result<Kind, String> {
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("vxdp-bench: {error:#}");
             ExitCode::FAILURE
@@ -92,50 +114,97 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+/// Answers whether all is well: everything was measured, and nothing became worse.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let output = arguments.out.as_deref().map(Output::new);
+    // First of all, so that no half hour of measuring ends in a misspelt name.
+    let before = match (&output, &arguments.against) {
+        (Some(output), Some(name)) => Some((name, output.load(name)?)),
+        _ => None,
+    };
+    let run = match &arguments.from {
+        Some(file) => output::read(file)?,
+        None => measure(arguments)?,
+    };
+    let against = before.map(|(name, before)| Against::compare(name, &before, &run, arguments.noise));
+    show(arguments, output.as_ref(), &run, against.transpose()?.as_ref())
+}
+
+/// Everything is written before the first complaint.
+fn show(
+    arguments: &Arguments,
+    output: Option<&Output>,
+    run: &Run,
+    against: Option<&Against>,
+) -> Result<bool> {
+    let to_stdout = arguments.json.as_deref() == Some(Path::new("-"));
+    match &arguments.json {
+        Some(_) if to_stdout => print!("{}", json_lines(run)?),
+        Some(path) => output::write(path, &json_lines(run)?)?,
+        None => {}
+    }
+    if let Some(path) = &arguments.markdown {
+        output::write(path, &markdown(run, against))?;
+    }
+    if !to_stdout {
+        println!("{}", table::terminal(&run.figures));
+    }
+    for warning in run.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(against) = against {
+        eprintln!("{}\nagainst {}: {}", against.terminal(), against.name, against.summary());
+    }
+    if let Some(output) = output {
+        let [page, summary, data] = output.report(run, against)?;
+        eprintln!("report: {}\n        {}\n        {}", page.display(), summary.display(), data.display());
+        if let Some(name) = &arguments.save {
+            eprintln!("saved:  {}", output.save(name, run)?.display());
+        }
+    }
+    Ok(run.troubles.is_empty() && !against.is_some_and(Against::is_worse))
+}
+
+/// Measures what can be measured; what fails is noted, and the rest goes on.
+fn measure(arguments: &Arguments) -> Result<Run> {
     vxdp_lab::catch_interrupts()?;
     ensure!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces");
     let settings = arguments.settings();
     let measurements = arguments.measurements();
     let kinds = arguments.modes.iter().chain(&arguments.peers).copied().collect::<Vec<_>>();
     ensure!(!kinds.is_empty(), "nothing to measure: name modes or peers");
+    let mut run = Run::begin();
     let mut progress = Progress::new(&measurements, &settings, kinds.len());
-    eprintln!("building {} …", kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", "));
+    let names = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
+    eprintln!("building {names}; measuring takes about {} …", progress.shown());
     let mut session = Session::build(&kinds, &arguments.dataplane, settings)?;
     for subject in &session.subjects {
         eprintln!("  {}: {}", subject.kind.as_str(), subject.regime.line());
     }
-    let mut figures = Vec::new();
     for measurement in measurements {
-        figures.extend(session.run(measurement, &mut progress)?);
-    }
-    if let Some(path) = &arguments.json {
-        write_json(path, &figures).with_context(|| format!("while writing {}", path.display()))?;
-    }
-    if arguments.json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
-        println!("{}", table::terminal(&figures));
+        match session.run(measurement, &mut progress) {
+            Ok(figures) => run.figures.extend(figures),
+            Err(error) if vxdp_lab::interrupted() => return Err(error),
+            Err(error) => {
+                let trouble = format!("{} failed: {error:#}", measurement.as_str());
+                eprintln!("{trouble}");
+                run.troubles.push(trouble);
+                progress.skip(measurement);
+            }
+        }
     }
     for (traffic, rate) in session.calibrations() {
-        eprintln!(
-            "generator into sink, {} bytes, {} flows: {:.3} Mpps",
-            traffic.frame,
-            traffic.flows,
-            rate / 1e6
-        );
+        run.calibrated(*traffic, *rate);
     }
-    Ok(())
+    Ok(run)
 }
 
-fn write_json(path: &std::path::Path, figures: &[Figure]) -> Result<()> {
-    let mut out: Box<dyn Write> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdout())
-    } else {
-        Box::new(BufWriter::new(File::create(path)?))
-    };
-    for figure in figures {
-        writeln!(out, "{}", serde_json::to_string(figure)?)?;
+fn json_lines(run: &Run) -> Result<String> {
+    let mut lines = String::new();
+    for figure in &run.figures {
+        writeln!(lines, "{}", serde_json::to_string(figure)?)?;
     }
-    Ok(out.flush()?)
+    Ok(lines)
 }
 
 impl Arguments {
