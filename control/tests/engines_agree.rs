@@ -83,7 +83,7 @@ fn tables(host: usize, policy: Policy) -> Tables {
         TableChange::Overlay(SEGMENT, Some(overlay(policy))),
         TableChange::Port(PORT, Some(Port { overlay: SEGMENT, mtu: 1450 })),
     ];
-    changes.extend(compile::changes(&facts(host), PATH).tables);
+    changes.extend(compile::changes(&facts(host), &compile::Vteps::new(), PATH).tables);
     Tables::new(underlay).with_changes(&changes).expect("valid")
 }
 
@@ -133,7 +133,7 @@ fn fill(maps: &mut Maps, policy: Policy) -> Result<(), vxdp_control::xdp::TableE
         PORT,
         PortEntry { overlay: SEGMENT, max_frame: longest, enabled: true, outer: Some(outer) },
     )?;
-    for write in compile::changes(&facts(0), PATH).after {
+    for write in compile::changes(&facts(0), &compile::Vteps::new(), PATH).after {
         maps.write(write)?;
     }
     maps.set_switch(true)

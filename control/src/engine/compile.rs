@@ -25,6 +25,9 @@ pub struct Path {
     pub hop_limit: u8,
 }
 
+/// What is known of each VTEP: its address, and how to reach it.
+pub type Vteps = HashMap<VtepId, (IpAddr, Resolution)>;
+
 /// A write to the maps of the XDP programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapWrite {
@@ -90,8 +93,8 @@ pub fn overlay(overlay: &config::Overlay, local: IpAddr) -> Overlay {
     Overlay { vni: overlay.vni, port: overlay.port, policy }
 }
 
-/// Compiles changes of the mirror.
-pub fn changes(changes: &[Change], path: Path) -> Compiled {
+/// Compiles changes of the mirror; `before` is what was known of the VTEPs before them.
+pub fn changes(changes: &[Change], before: &Vteps, path: Path) -> Compiled {
     let mut tables = Vec::with_capacity(changes.len() * 2);
     // The programs' maps are written out of order, so of several writes of one entry only the last counts.
     let mut macs = HashMap::new();
@@ -114,7 +117,9 @@ pub fn changes(changes: &[Change], path: Path) -> Compiled {
                 // kernel carries everything: it answers an oversize packet, which the worker could only drop.
                 let whole = |hop: NextHop| hop.mtu >= u16::try_from(path.mtu).unwrap_or(u16::MAX);
                 vteps.insert(id, (admitted(address, resolution), next_hop.filter(|hop| whole(*hop))));
-                tables.push(Table::Vtep(id, Some(Vtep { address, next_hop })));
+                // What was redirected before a next hop was forgotten is in the rings, and still goes there.
+                let last = || next_hop_before(before.get(&id)?.1, resolution, path);
+                tables.push(Table::Vtep(id, Some(Vtep { address, next_hop: next_hop.or_else(last) })));
             }
             Change::VtepGone { id, address } => {
                 vteps.insert(id, (address, None));
@@ -158,6 +163,12 @@ fn next_hop(resolution: Resolution, path: Path) -> Option<NextHop> {
     Some(NextHop { mac: next_hop, mtu, hop_limit: path.hop_limit })
 }
 
+/// The next hop that a VTEP had, if all that happened is that the kernel has forgotten its MAC.
+fn next_hop_before(before: Resolution, now: Resolution, path: Path) -> Option<NextHop> {
+    let forgotten = matches!(now, Resolution::Unresolved(Unresolved::NoNeighbour(_)));
+    forgotten.then(|| next_hop(before, path)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +178,10 @@ mod tests {
     const OVERLAY: OverlayId = OverlayId::new(0);
     const MAC: MacAddr = MacAddr::new([2, 0x42, 10, 0, 0, 3]);
     const VTEP: VtepId = VtepId::new(1);
+
+    fn compiled(news: &[Change]) -> Compiled {
+        changes(news, &Vteps::new(), PATH)
+    }
 
     fn ip() -> IpAddr {
         IpAddr::from([192, 168, 10, 22])
@@ -179,9 +194,9 @@ mod tests {
     #[test]
     fn what_appears_is_in_the_tables_before_the_programs_know_it() {
         let place = Some(Place::Remote(VTEP));
-        let compiled = changes(&[resolved(None), Change::Mac { overlay: OVERLAY, mac: MAC, place }], PATH);
-        assert!(compiled.before.is_empty());
-        assert_eq!(compiled.after.len(), 2);
+        let result = compiled(&[resolved(None), Change::Mac { overlay: OVERLAY, mac: MAC, place }]);
+        assert!(result.before.is_empty());
+        assert_eq!(result.after.len(), 2);
     }
 
     #[test]
@@ -192,25 +207,25 @@ mod tests {
             Change::Vtep { id: VTEP, address: ip(), resolution: unresolved },
             Change::VtepGone { id: VTEP, address: ip() },
         ];
-        let compiled = changes(&gone, PATH);
-        assert_eq!(compiled.before.len(), 2);
-        assert!(compiled.after.is_empty());
+        let result = compiled(&gone);
+        assert_eq!(result.before.len(), 2);
+        assert!(result.after.is_empty());
     }
 
     #[test]
     fn what_comes_and_goes_at_once_is_never_left_with_the_programs() {
         let place = |place| Change::Mac { overlay: OVERLAY, mac: MAC, place };
-        let compiled = changes(&[place(Some(Place::Remote(VTEP))), place(None)], PATH);
-        assert!(compiled.after.is_empty());
-        assert_eq!(compiled.before, [MapWrite::Mac { overlay: OVERLAY, mac: MAC, place: None }]);
+        let result = compiled(&[place(Some(Place::Remote(VTEP))), place(None)]);
+        assert!(result.after.is_empty());
+        assert_eq!(result.before, [MapWrite::Mac { overlay: OVERLAY, mac: MAC, place: None }]);
     }
 
     #[test]
     fn a_mac_has_one_place_in_the_tables() {
         let place = Some(Place::Local(PortId::new(3)));
-        let compiled = changes(&[Change::Mac { overlay: OVERLAY, mac: MAC, place }], PATH);
+        let result = compiled(&[Change::Mac { overlay: OVERLAY, mac: MAC, place }]);
         assert_eq!(
-            compiled.tables,
+            result.tables,
             [
                 Table::Remote { overlay: OVERLAY, mac: MAC, vtep: None },
                 Table::Local { overlay: OVERLAY, mac: MAC, port: Some(PortId::new(3)) },
@@ -220,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_vtep_behind_a_narrow_route_is_left_to_the_kernel() {
-        let opened = |route| changes(&[resolved(route)], PATH).after.len();
+        let opened = |route| compiled(&[resolved(route)]).after.len();
         assert_eq!([opened(None), opened(Some(1500)), opened(Some(1400))], [1, 1, 0]);
     }
 
@@ -229,7 +244,7 @@ mod tests {
         let admitted = |unresolved| {
             let resolution = Resolution::Unresolved(unresolved);
             let change = Change::Vtep { id: VTEP, address: ip(), resolution };
-            changes(&[change], PATH).before == [MapWrite::Vtep { id: VTEP, address: ip(), next_hop: None }]
+            compiled(&[change]).before == [MapWrite::Vtep { id: VTEP, address: ip(), next_hop: None }]
         };
         assert!(admitted(Unresolved::NoNeighbour(ip())));
         assert!(!admitted(Unresolved::NoRoute));
@@ -238,10 +253,28 @@ mod tests {
 
     #[test]
     fn the_narrower_of_route_and_device_is_the_paths_mtu() {
-        let mtu = |route| match changes(&[resolved(route)], PATH).tables[..] {
+        let mtu = |route| match compiled(&[resolved(route)]).tables[..] {
             [Table::Vtep(_, Some(Vtep { next_hop: Some(hop), .. }))] => hop.mtu,
             ref other => panic!("{other:?}"),
         };
         assert_eq!([mtu(None), mtu(Some(1400)), mtu(Some(9000))], [1500, 1400, 1500]);
+    }
+
+    #[test]
+    fn frames_under_way_still_find_a_next_hop_that_the_kernel_has_forgotten() {
+        let known = Resolution::Resolved { next_hop: MAC, mtu: None };
+        let before = Vteps::from([(VTEP, (ip(), known))]);
+        let hop_after = |unresolved| {
+            let resolution = Resolution::Unresolved(unresolved);
+            let result = changes(&[Change::Vtep { id: VTEP, address: ip(), resolution }], &before, PATH);
+            assert!(matches!(result.before[..], [MapWrite::Vtep { next_hop: None, .. }]));
+            match result.tables[..] {
+                [Table::Vtep(_, Some(Vtep { next_hop, .. }))] => next_hop.map(|hop| hop.mac),
+                ref other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(hop_after(Unresolved::NoNeighbour(ip())), Some(MAC));
+        assert_eq!(hop_after(Unresolved::NoRoute), None);
+        assert_eq!(hop_after(Unresolved::OtherDevice), None);
     }
 }

@@ -1,7 +1,6 @@
 //! The engine's task: facts of the mirror in, tables out; ports come and go.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use vxdp_dataplane::table::{Change as TableChange, Port, Underlay};
-use vxdp_dataplane::{OverlayId, PortId, VtepId};
+use vxdp_dataplane::{OverlayId, PortId};
 
 use super::carrier::Carrier;
 use super::compile::{self, MapWrite, Path};
@@ -56,7 +55,7 @@ pub(super) struct Live {
     pub(super) heartbeat_max_age: Duration,
     pub(super) link: UnderlayLink,
     /// The last word on each VTEP, for when the underlay's MTU changes.
-    pub(super) vteps: HashMap<VtepId, (IpAddr, Resolution)>,
+    pub(super) vteps: compile::Vteps,
     pub(super) ports: Vec<ServedPort>,
     /// By device: the last reason that was logged why its port takes no part.
     pub(super) told: HashMap<u32, String>,
@@ -133,6 +132,7 @@ impl Live {
 
     /// Carries changes out in the order that keeps the programs from redirecting what the workers do not know.
     fn apply(&mut self, changes: &[Change]) -> Result<(), EngineError> {
+        let compiled = compile::changes(changes, &self.vteps, self.path);
         for change in changes {
             match *change {
                 Change::Vtep { id, address, resolution } => {
@@ -142,7 +142,6 @@ impl Live {
                 Change::Mac { .. } => {}
             }
         }
-        let compiled = compile::changes(changes, self.path);
         // A large table takes a while, and other tasks of this thread should not wait for it.
         block_in_place(|| {
             self.write(&compiled.before)?;

@@ -75,6 +75,11 @@ pub struct Follower {
 
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// When to audit, if reading everything took from `begun` until now.
+fn audit_after(begun: Instant) -> Instant {
+    Instant::now() + AUDIT_EVERY.max(begun.elapsed() * AUDIT_SHARE)
+}
+
 impl Follower {
     /// Subscribes in the host's and every overlay's namespace.
     pub async fn open(host: &Netns, underlay: &str, sources: Vec<Source>) -> Result<Self, Failure> {
@@ -137,8 +142,9 @@ impl Follower {
         facts: &mpsc::Sender<Vec<Fact>>,
     ) -> Result<(), Failure> {
         let mut out = vec![Fact::Underlay(self.underlay)];
+        let mut begun = Instant::now();
         self.dump_all(&mut out).await?;
-        let mut audit = Instant::now() + AUDIT_EVERY;
+        let mut audit = audit_after(begun);
         loop {
             self.keep_next_hops().await;
             tokio::select! {
@@ -157,11 +163,11 @@ impl Follower {
                     self.ask(ask, &mut out).await?;
                 }
                 () = tokio::time::sleep_until(audit), if out.is_empty() => {
-                    let begun = Instant::now();
+                    begun = Instant::now();
                     self.dump_all(&mut out).await?;
                     self.counters.audits += 1;
                     self.counters.drift += count_changes(&out);
-                    audit = Instant::now() + AUDIT_EVERY.max(begun.elapsed() * AUDIT_SHARE);
+                    audit = audit_after(begun);
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Follower {
         // The kernel refuses rows with a VTEP of the other family (EAFNOSUPPORT), so none reach the engine.
         let foreign = |change: &Change| matches!(change, Change::Vtep { address, .. } if !address.is_ipv4());
         changes.retain(|change| !foreign(change));
-        match self.tables.with_changes(&compile::changes(&changes, PATH).tables) {
+        match self.tables.with_changes(&compile::changes(&changes, &compile::Vteps::new(), PATH).tables) {
             Ok(tables) => self.tables = tables,
             Err(error) => panic!("the tables refuse what the mirror says: {error}"),
         }

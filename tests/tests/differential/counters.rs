@@ -46,11 +46,12 @@ impl Counters {
         Self(self.0.iter().filter_map(moved).collect())
     }
 
-    /// How the counters that moved differ from those that `frames` frames on `way`, and one pair of fence
-    /// frames behind them, must move; `carried` is the counter of the direction.
+    /// How the counters that moved differ from those that `frames` frames on `way`, and the fence behind them,
+    /// must move; `carried` is the counter of the direction. What leaves a container has a question in its fence.
     pub(crate) fn stray(mut self, way: Way, frames: u64, carried: &'static str) -> Option<String> {
         let mut wanted =
             BTreeMap::from([(Verdict::Redirected.name(), 1), (Verdict::Multicast.name(), 1), (carried, 1)]);
+        wanted.extend((carried == ENCAP).then_some((Verdict::Neighbour.name(), 1)));
         let mut count = |name| *wanted.entry(name).or_default() += frames;
         match way {
             Way::Fast => {

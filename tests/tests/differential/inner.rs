@@ -13,6 +13,8 @@ pub(crate) const C2: [u8; 6] = [0x02, 0x42, 0x0a, 0, 0, 3];
 const C1_V4: [u8; 4] = [10, 0, 0, 2];
 /// An address of nobody: the container with the MAC stays silent.
 const C2_V4: [u8; 4] = [10, 0, 0, 200];
+/// Where the overlay says that c2 is: `proxy` answers for it.
+pub(crate) const REMOTE_V4: [u8; 4] = [10, 0, 0, 3];
 const C1_V6: [u8; 16] = [0xfd, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 const C2_V6: [u8; 16] = [0xfd, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
 
@@ -151,7 +153,12 @@ pub(crate) fn cut(frame: Vec<u8>, length: usize) -> Vec<u8> {
 
 /// ARP, as in "who has `address`?", to `destination`.
 pub(crate) fn arp(destination: [u8; 6], operation: u8, address: [u8; 4]) -> Vec<u8> {
-    let body = [&[0, 1, 8, 0, 6, 4, 0, operation], &C1[..], &C1_V4, &[0; 6], &address].concat();
+    arp_from(C1_V4, destination, operation, address)
+}
+
+/// The same, by c1 under another address.
+pub(crate) fn arp_from(asker: [u8; 4], destination: [u8; 6], operation: u8, address: [u8; 4]) -> Vec<u8> {
+    let body = [&[0, 1, 8, 0, 6, 4, 0, operation], &C1[..], &asker, &[0; 6], &address].concat();
     between(C1, destination, frame(0x0806, &body))
 }
 

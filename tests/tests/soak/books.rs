@@ -75,16 +75,15 @@ impl Page {
 
     /// What holds on one host.
     fn check(&self) -> Result<()> {
-        let by_the_tunnel = self.decap + self.kernel_received + self.arp;
-        let of_the_bridge = self.received.checked_sub(by_the_tunnel);
+        let came = self.decap + self.kernel_received + self.arp;
         let holds = [
             (self.sent == self.looked_at, "every frame of the container was looked at"),
             (self.redirected == self.encap, "every frame that was redirected was encapsulated"),
             (self.arrived == self.decap, "every frame that arrived was decapsulated"),
             (self.dropped == 0, "nothing was dropped"),
             (
-                of_the_bridge.is_some_and(|frames| frames <= SMALL_TALK),
-                "what the container received came by one of the paths, answers its ARP, or is the bridge's own",
+                self.received == came,
+                "what the container received came by one of the paths, or answers its ARP",
             ),
         ];
         for (holds, what) in holds {
@@ -93,9 +92,6 @@ impl Page {
         Ok(())
     }
 }
-
-/// Frames that the bridge sends its ports by itself while the books are open: group reports, router solicitations.
-const SMALL_TALK: u64 = 8;
 
 /// Frames with the verdicts that `counts`.
 fn verdicts(device: &Value, counts: impl Fn(&str) -> bool) -> u64 {
@@ -141,8 +137,9 @@ pub(crate) fn balance(soak: &Soak<'_>) -> Result<u64> {
         page.check()?;
     }
     for (from, to) in [(one, two), (two, one)] {
-        ensure!(from.encap == to.arrived, "frames vanished between the hosts: {from:?} → {to:?}");
-        ensure!(from.kernel_sent == to.kernel_received, "the kernel lost frames: {from:?} → {to:?}");
+        // Together, because a worker that a busy machine has kept waiting leaves its frames to the kernel.
+        let (left, arrived) = (from.encap + from.kernel_sent, to.arrived + to.kernel_received);
+        ensure!(left == arrived, "frames vanished between the hosts: {from:?} → {to:?}");
     }
     Ok(one.sent + two.sent)
 }

@@ -46,9 +46,9 @@ impl<'a> Soak<'a> {
         let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &[Mode::Xdp; 2])?;
         let [first, second] = daemons.try_into().ok().context("two daemons")?;
         let soak = Self { lab, first, second: Some(second) };
-        // Frames that nobody sent would have to be explained in the books.
-        for place in [lab.h1().netns("overlay"), lab.h2().netns("overlay"), soak.c1(), soak.c2()] {
-            place.script("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")?;
+        let [h1, h2] = [lab.h1(), lab.h2()];
+        for place in [h1.netns("overlay"), h2.netns("overlay"), soak.c1(), soak.c2(), h1.netns("c3")] {
+            keep_silent(&place)?;
         }
         soak.whole()?;
         Ok(soak)
@@ -124,6 +124,13 @@ impl<'a> Soak<'a> {
         }
         Ok(found)
     }
+}
+
+/// Frames that nobody sent would have to be explained in the books: router solicitations, group reports.
+pub(crate) fn keep_silent(place: &Place) -> Result<()> {
+    place
+        .script("for on in all default; do echo 1 > /proc/sys/net/ipv6/conf/$on/disable_ipv6; done")
+        .map(drop)
 }
 
 /// What a round came to.

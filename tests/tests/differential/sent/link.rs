@@ -3,7 +3,7 @@
 use vxdp_dataplane::DropReason::PktTooSmall;
 use vxdp_ebpf::Verdict::{MovedSource, Multicast, Neighbour, UnknownDestination, UnknownSource, WrongSide};
 
-use crate::inner::{self, C1, C2, EXPERIMENT, between, cut, frame, payload, tagged};
+use crate::inner::{self, C1, C2, EXPERIMENT, REMOTE_V4, between, cut, frame, payload, tagged};
 use crate::row::{Emitted, Way, carried, kept, left};
 
 /// A MAC that nobody has.
@@ -35,18 +35,17 @@ fn addresses() -> Vec<Emitted> {
 
 /// What `proxy` looks at: the vxlan device answers or swallows it.
 fn neighbours() -> Vec<Emitted> {
-    const REMOTE: [u8; 4] = [10, 0, 0, 3];
     const UNKNOWN: [u8; 4] = [10, 0, 0, 99];
     vec![
-        kept("an ARP request for the remote", Multicast, inner::arp([0xff; 6], 1, REMOTE)),
+        kept("an ARP request for the remote", Multicast, inner::arp([0xff; 6], 1, REMOTE_V4)),
         kept("an ARP request for nobody", Multicast, inner::arp([0xff; 6], 1, UNKNOWN)),
-        kept("a unicast ARP request for the remote", Neighbour, inner::arp(C2, 1, REMOTE)),
+        kept("a unicast ARP request for the remote", Neighbour, inner::arp(C2, 1, REMOTE_V4)),
         kept("a unicast ARP request for nobody", Neighbour, inner::arp(C2, 1, UNKNOWN)),
-        kept("a unicast ARP reply", Neighbour, inner::arp(C2, 2, REMOTE)),
-        kept("ARP cut short", Neighbour, cut(inner::arp(C2, 1, REMOTE), 20)),
+        kept("a unicast ARP reply", Neighbour, inner::arp(C2, 2, REMOTE_V4)),
+        kept("ARP cut short", Neighbour, cut(inner::arp(C2, 1, REMOTE_V4), 20)),
         Emitted {
             leaves: None,
-            ..left("ARP behind a tag", Neighbour, tagged(&[(0x8100, 5)], inner::arp(C2, 1, REMOTE)))
+            ..left("ARP behind a tag", Neighbour, tagged(&[(0x8100, 5)], inner::arp(C2, 1, REMOTE_V4)))
         },
         kept("a unicast neighbour solicitation", Neighbour, inner::neighbour_discovery(135)),
         carried("a unicast neighbour advertisement", inner::neighbour_discovery(136)),
