@@ -7,6 +7,7 @@ use crossbeam::channel::Sender;
 
 use super::sockets::{AttachError, Reclaimed};
 use super::stats::SocketStats;
+use super::tap::Tap;
 use crate::PortId;
 use crate::port::frame::AuditError;
 use crate::port::{FrameCensus, Port, SocketSlot};
@@ -21,6 +22,8 @@ pub(super) enum Command<P> {
     Detach { id: PortId, patience: Duration, reply: Sender<Option<Detached<P>>> },
     /// The socket is closed: take its frames back.
     Reclaim { closed: Closed, reply: Sender<Reclaimed> },
+    /// Copy frames for these watchers, in place of those before.
+    Tap { taps: Vec<Tap> },
     /// Count all frames.
     Audit { reply: Sender<Result<FrameCensus, AuditError>> },
     /// Carry what has been received and end.

@@ -19,6 +19,7 @@ use super::run::Loop;
 use super::sleep::{PollMode, Sleeper};
 use super::sockets::{AttachError, Reclaimed, Sockets};
 use super::stats::{SocketStats, WorkerStats};
+use super::tap::Tap;
 use super::turn::Forward;
 use crate::port::frame::AuditError;
 use crate::port::open::{DeviceQueue, OpenError, Opener, UmemSpec, open_umem};
@@ -231,6 +232,13 @@ impl<P: Port + 'static> Worker<P> {
     /// Counts all frames and checks that each is in exactly one place.
     pub fn audit(&self) -> Result<FrameCensus, WorkerError> {
         Ok(self.ask(|reply| Command::Audit { reply })??)
+    }
+
+    /// Copies frames for these watchers from now on, in place of those before.
+    pub fn tap(&self, taps: Vec<Tap>) -> Result<(), WorkerError> {
+        self.commands.send(Command::Tap { taps }).map_err(|_| WorkerError::Ended)?;
+        self.ring();
+        Ok(())
     }
 
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Command<P>) -> Result<T, WorkerError> {

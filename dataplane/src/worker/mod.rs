@@ -10,6 +10,7 @@ mod shares;
 mod sleep;
 mod sockets;
 mod stats;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -19,6 +20,7 @@ pub use shares::Shares;
 pub use sleep::{LONGEST_SLEEP, PollMode, SPIN};
 pub use sockets::{AttachError, Reclaimed};
 pub use stats::{Counter, SocketLoss, SocketStats, WorkerStats};
+pub use tap::{Filter, Interfaces, Seen, Tap, Way};
 pub use turn::Forward;
 
 pub use crate::port::frame::{AuditError, FrameCensus, Lent};

@@ -10,6 +10,7 @@ use super::command::{Command, Detached, Refused};
 use super::sleep::{Nap, PollMode, SPIN, Sleeper, Woken};
 use super::sockets::Sockets;
 use super::stats::{SocketStats, WorkerStats};
+use super::tap::Taps;
 use super::turn::{Forward, Turn};
 use crate::port::{FrameCensus, Port, SocketSlot, Umem};
 use crate::{Nanos, PortId};
@@ -137,6 +138,7 @@ impl<P: Port, F: Forward> Loop<P, F> {
                     self.stats.frames_written_off.add(reclaimed.written_off as u64);
                     let _ = reply.send(reclaimed);
                 }
+                Command::Tap { taps } => self.sockets.taps = Taps::new(taps),
                 Command::Audit { reply } => drop(reply.send(self.sockets.audit())),
                 Command::Stop { patience } => {
                     self.stop_by.get_or_insert_with(|| Instant::now() + patience);

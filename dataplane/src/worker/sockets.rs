@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::command::{Closed, Refused};
 use super::shares::Shares;
 use super::stats::SocketStats;
+use super::tap::Taps;
 use crate::port::frame::{AuditError, Lent};
 use crate::port::open::RingSizes;
 use crate::port::{FrameCensus, Port, SocketSlot, Umem};
@@ -57,7 +58,6 @@ pub(super) struct Socket<P> {
 }
 
 /// A worker's sockets and the memory they share.
-#[derive(Debug)]
 pub(super) struct Sockets<P: Port> {
     pub(super) umem: P::Umem,
     rings: RingSizes,
@@ -68,6 +68,8 @@ pub(super) struct Sockets<P: Port> {
     shares: Shares,
     /// Where the next turn begins, so that no socket is always the last to find room.
     pub(super) first: usize,
+    /// Somebody watches.
+    pub(super) taps: Option<Box<Taps>>,
 }
 
 impl<P: Port> Sockets<P> {
@@ -75,7 +77,8 @@ impl<P: Port> Sockets<P> {
     pub(super) fn new(umem: P::Umem, underlay: P, rings: RingSizes) -> Result<Self, AttachError> {
         let frames = umem.table().len();
         let shares = Shares::of(frames, 1, &rings).ok_or(AttachError::Full { frames, ports: 1 })?;
-        let mut sockets = Self { umem, rings, seats: Vec::new(), by_port: Vec::new(), shares, first: 0 };
+        let (seats, by_port) = (Vec::new(), Vec::new());
+        let mut sockets = Self { umem, rings, seats, by_port, shares, first: 0, taps: None };
         sockets.seat(SocketSlot::UNDERLAY, underlay, Ingress::Underlay);
         Ok(sockets)
     }

@@ -12,6 +12,8 @@ use crate::port::mem::{Behaviour, GENERIC, MemKernel, MemPort, MemUmem, socket};
 use crate::port::{Kick, SocketSlot};
 use crate::{DropReason, Ingress, Nanos, PortId, Slot, Verdict};
 
+mod taps;
+
 const PORT: PortId = PortId::new(0);
 
 /// Sends everything across: from the underlay to the port that the first byte names, from ports out.

@@ -83,7 +83,13 @@ impl<P: Port> Sockets<P> {
         let verdicts: Verdicts = {
             let mut slots: ArrayVec<Slot<'_>, BATCH> = ArrayVec::new();
             self.umem.bytes(&mut batch, &mut |data| slots.push(Slot::new(socket.ingress, data)));
+            if let Some(taps) = &mut self.taps {
+                taps.entering(now, &slots);
+            }
             forward.process(now, &mut slots);
+            if let Some(taps) = &mut self.taps {
+                taps.judged(&slots);
+            }
             slots.iter().map(|slot| (slot.verdict, slot.data.len())).collect()
         };
         let bytes: usize = verdicts.iter().map(|(_, received)| received).sum();
@@ -160,6 +166,10 @@ impl<P: Port> Sockets<P> {
         }
         let room = self.room(target).unwrap_or(0).min(run.len());
         let mut excess: Batch = run.drain(room..).collect();
+        if self.taps.is_some() {
+            self.show(target, run, None);
+            self.show(target, &mut excess, Some(DropReason::FullRing));
+        }
         if let Some(Seat::Taken(socket)) = self.seats.get_mut(target.number()) {
             let sent = socket.port.transmit(&mut self.umem, run);
             socket.stats.tx_frames.add(sent as u64);
@@ -172,6 +182,14 @@ impl<P: Port> Sockets<P> {
         for frame in excess {
             self.umem.table_mut().release(frame);
         }
+    }
+
+    /// Shows frames on their way out to those who watch.
+    #[cold]
+    fn show(&mut self, target: SocketSlot, run: &mut Batch, dropped: Option<DropReason>) {
+        let Some(Seat::Taken(socket)) = self.seats.get(target.number()) else { return };
+        let (Some(taps), place) = (&mut self.taps, socket.ingress) else { return };
+        self.umem.bytes(run, &mut |frame| taps.leaving(place, frame, dropped));
     }
 
     /// Wakes the kernel until it has taken every descriptor or takes no more; returns how many are left.
