@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
+use crate::capture::{Direction, SNAP_LENGTH};
 use crate::config::{Engine, Mode};
 
 /// Where the API socket is unless configured otherwise.
@@ -38,6 +39,8 @@ pub enum Command {
     Fdb(FdbArgs),
     /// Changes what carries known unicast, while traffic flows
     Mode(ModeArgs),
+    /// Writes frames to a file, whichever path they take
+    Capture(CaptureArgs),
     /// Says what `run` would object to, and changes nothing
     Check(CheckArgs),
     /// Prints the completions of a shell
@@ -241,6 +244,54 @@ pub struct ModeArgs {
     #[command(flatten)]
     pub daemon: Daemon,
     /// The form.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `vxdp capture`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sudo vxdp capture --write - | wireshark -k -i -
+  sudo vxdp capture --write trace.pcapng --device veth2 icmp
+  sudo vxdp capture --write trace.pcapng --vni 42 --file-size 100 --files 5
+
+A frame that crosses is there twice: as it enters and as it leaves. On the underlay only tunnels are captured.")]
+pub struct CaptureArgs {
+    /// A filter in tcpdump's syntax, for frames as they are at the device. Example: vxdp capture -w f icmp
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub filter: Vec<String>,
+    /// The pcapng file, or - for standard output. Example: --write trace.pcapng
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Only this device: the underlay's, or a port on the bridge; may be repeated. Example: --device veth2
+    #[arg(short, long, value_name = "NAME")]
+    pub device: Vec<String>,
+    /// Only this overlay. Example: --vni 42
+    #[arg(long, value_parser = vni)]
+    pub vni: Option<Vni>,
+    /// Only frames that enter vxdp at a device, or that leave it there. Example: --direction enters
+    #[arg(long, default_value = "both")]
+    pub direction: Direction,
+    /// Most bytes of a frame to keep. Example: --snap-length 96
+    #[arg(long, value_name = "BYTES", default_value_t = SNAP_LENGTH, value_parser = clap::value_parser!(u32).range(14..=262_144))]
+    pub snap_length: u32,
+    /// Ends after so many frames. Example: --count 100
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Ends after so many seconds. Example: --seconds 10
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+    /// Begins another file after so many MiB: trace.0.pcapng, trace.1.pcapng … Example: --file-size 100
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub file_size: Option<u64>,
+    /// Keeps so many files of --file-size, and overwrites the first one then. Example: --files 5
+    #[arg(long, requires = "file_size", value_parser = clap::value_parser!(u32).range(1..))]
+    pub files: Option<u32>,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// The form of the summary.
     #[command(flatten)]
     pub output: Output,
 }

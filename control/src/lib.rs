@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod capability;
+pub mod capture;
 mod causes;
 pub mod cli;
 pub mod commands;

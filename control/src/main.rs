@@ -36,6 +36,7 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Status(args) => commands::status(args),
         Command::Fdb(args) => commands::fdb(args),
         Command::Mode(args) => commands::mode(args),
+        Command::Capture(args) => commands::capture(args),
         Command::Check(args) => commands::check(args),
         Command::Completions(args) => commands::completions(args),
         Command::Man => commands::man(),

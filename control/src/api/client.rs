@@ -1,6 +1,6 @@
 //! Asks a running daemon.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::{Answer, Refusal, Request, read_answer, to_line};
+use crate::capture::Wanted;
 
 /// How long an answer may take; `down` waits until everything is removed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,24 +49,45 @@ pub fn ask_within<T: DeserializeOwned>(
     socket: &Path,
     request: &Request,
 ) -> Result<T, Error> {
-    let line = exchange(patience, socket, request).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Error::NoDaemon { socket: socket.to_owned() }
-        }
-        _ => Error::Socket { socket: socket.to_owned(), source },
-    })?;
+    let (line, _) = exchange(patience, socket, request).map_err(|source| unusable(socket, source))?;
     match read_answer(&line)? {
         Answer::Ok(value) => Ok(serde_json::from_value(value)?),
         Answer::Error(refusal) => Err(refusal.into()),
     }
 }
 
-fn exchange(patience: Duration, socket: &Path, request: &Request) -> io::Result<Vec<u8>> {
+/// Asks for a capture; what is read from the connection is pcapng, as long as it is open.
+pub fn capture(socket: &Path, wanted: Wanted) -> Result<impl Read + use<>, Error> {
+    let exchanged = exchange(PATIENCE, socket, &Request::Capture(wanted));
+    let (line, reader) = exchanged.map_err(|source| unusable(socket, source))?;
+    if let Answer::Error(refusal) = read_answer(&line)? {
+        return Err(refusal.into());
+    }
+    // Frames may be a long time coming.
+    reader.get_ref().set_read_timeout(None).map_err(|source| unusable(socket, source))?;
+    Ok(reader)
+}
+
+fn unusable(socket: &Path, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Error::NoDaemon { socket: socket.to_owned() }
+        }
+        _ => Error::Socket { socket: socket.to_owned(), source },
+    }
+}
+
+fn exchange(
+    patience: Duration,
+    socket: &Path,
+    request: &Request,
+) -> io::Result<(Vec<u8>, BufReader<UnixStream>)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(&to_line(request)?)?;
     let mut line = Vec::new();
-    BufReader::new(stream).read_until(b'\n', &mut line)?;
-    Ok(line)
+    let mut reader = BufReader::new(stream);
+    reader.read_until(b'\n', &mut line)?;
+    Ok((line, reader))
 }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
 
+use crate::capture::Wanted;
 use crate::config::{Engine, Mode};
 use crate::kernel::as_text;
 
@@ -59,6 +60,9 @@ pub enum Request {
         #[serde(default)]
         engine: Option<Engine>,
     },
+    /// Copies of the frames that userspace carries. After an answer that is no error the connection carries
+    /// pcapng, until the client hangs up.
+    Capture(Wanted),
     /// Removes everything the configuration created, then stops.
     Down,
     /// Stops and leaves the overlay forwarding, for the daemon that asks and will take over; the answer comes
@@ -197,6 +201,13 @@ mod tests {
     #[test]
     fn every_request_survives_the_wire() {
         let mac = station().mac;
+        let wanted = Wanted {
+            devices: vec!["eth0".into()],
+            vni: Some(42),
+            direction: crate::capture::Direction::Leaves,
+            filter: Some("icmp".into()),
+            snap_length: 96,
+        };
         for request in [
             Request::Status,
             Request::FdbShow { vni: None },
@@ -204,6 +215,7 @@ mod tests {
             Request::FdbAdd(station()),
             Request::FdbDel { vni: 42, port: Some(4789), mac },
             Request::Mode { vni: Some(42), mode: Mode::Xdp, engine: Some(Engine::InKernel) },
+            Request::Capture(wanted),
             Request::Down,
             Request::HandOver,
         ] {

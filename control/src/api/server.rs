@@ -34,6 +34,8 @@ pub struct Call {
     pub request: Request,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Answer>,
+    /// For a capture: the connection, once the client has an answer that is no error.
+    pub stream: Option<oneshot::Receiver<std::os::unix::net::UnixStream>>,
 }
 
 /// Why the socket cannot be had.
@@ -208,11 +210,22 @@ async fn serve_client(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Res
                 }
             },
         }
+        let (give, stream) = oneshot::channel();
         let answer = match read_request(&line) {
-            Ok(request) => ask(calls, request).await,
+            Ok(request) => {
+                let stream = matches!(request, Request::Capture(_)).then_some(stream);
+                ask(calls, request, stream).await
+            }
             Err(refusal) => Answer::Error(refusal),
         };
         write(&mut writer, &answer).await?;
+        // Nobody waits for it but a capture.
+        if !give.is_closed() && matches!(answer, Answer::Ok(_)) {
+            let stream = reader.into_inner().reunite(writer).map_err(io::Error::other)?.into_std()?;
+            stream.set_nonblocking(false)?;
+            let _ = give.send(stream);
+            return Ok(());
+        }
     }
 }
 
@@ -233,10 +246,14 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) ->
     })
 }
 
-async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Answer {
+async fn ask(
+    calls: &mpsc::Sender<Call>,
+    request: Request,
+    stream: Option<oneshot::Receiver<std::os::unix::net::UnixStream>>,
+) -> Answer {
     let stopping = || Answer::refuse(Kind::Busy, "the daemon is stopping");
     let (sender, receiver) = oneshot::channel();
-    if calls.send(Call { request, answer: sender }).await.is_err() {
+    if calls.send(Call { request, answer: sender, stream }).await.is_err() {
         return stopping();
     }
     receiver.await.unwrap_or_else(|_| stopping())

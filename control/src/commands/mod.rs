@@ -1,5 +1,6 @@
 //! What each command does: one file per command.
 
+mod capture;
 mod check;
 mod down;
 mod fdb;
@@ -9,6 +10,7 @@ mod run;
 mod status;
 mod table;
 
+pub use capture::capture;
 pub use check::check;
 pub use down::down;
 pub use fdb::fdb;

@@ -7,6 +7,7 @@
 //!  signals, clock ──────────────┘
 //! ```
 
+mod captures;
 mod desired;
 mod log;
 mod notes;
@@ -19,6 +20,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,6 +138,7 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
         pilot: Arc::clone(&pilot),
         jobs,
         asking: HashMap::new(),
+        streams: HashMap::new(),
         asked: 0,
         notes,
         log,
@@ -219,6 +222,8 @@ struct Daemon {
     pilot: Arc<Pilot>,
     jobs: mpsc::UnboundedSender<Job>,
     asking: HashMap<Client, oneshot::Sender<Answer>>,
+    /// Connections of clients that want a capture.
+    streams: HashMap<Client, oneshot::Receiver<UnixStream>>,
     asked: u64,
     notes: Notes,
     log: Log,
@@ -262,6 +267,9 @@ impl Daemon {
         self.asked += 1;
         let client = Client(self.asked);
         self.asking.insert(client, call.answer);
+        if let Some(stream) = call.stream {
+            self.streams.insert(client, stream);
+        }
         Event::Asked(client, call.request)
     }
 
@@ -326,6 +334,12 @@ impl Daemon {
                 });
                 return;
             }
+            Change::Capture(client, wanted) => {
+                let Some(stream) = self.streams.remove(&client) else { return };
+                let pilot = Arc::clone(&self.pilot);
+                self.reply_later(client, captures::begin(pilot, wanted, stream));
+                return;
+            }
             Change::Note(note) => {
                 if let Err(error) = self.notes.add(&note) {
                     self.log.unnoted(&error);
@@ -333,6 +347,7 @@ impl Daemon {
                 return;
             }
             Change::Reply(client, answer) => {
+                self.streams.remove(&client);
                 if let Some(sender) = self.asking.remove(&client) {
                     // The client may have hung up.
                     let _ = sender.send(answer);

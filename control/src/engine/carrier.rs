@@ -1,5 +1,7 @@
 //! Who carries the frames of an engine: workers in userspace, or the programs themselves.
 
+use std::sync::Arc;
+
 use vxdp_dataplane::table::{Change as TableChange, Port};
 use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::{OverlayId, PortId};
@@ -9,6 +11,7 @@ use super::port::ServedPort;
 use super::report::EngineReport;
 use super::userspace::Userspace;
 use super::{EngineError, Kind};
+use crate::capture::session::{Capture, TappedPort};
 use crate::config::Container;
 use crate::xdp::{Outer, Programs, Tables};
 
@@ -89,6 +92,14 @@ impl Carrier {
                 Ok(())
             }
             Self::InKernel(carrier) => carrier.tend(),
+        }
+    }
+
+    /// Shows frames to these captures. Those that the programs carry are there for packet sockets.
+    pub(super) fn tap(&self, captures: &[Arc<Capture>], ports: &[TappedPort]) {
+        match self {
+            Self::Userspace(carrier) => carrier.tap(captures, ports),
+            Self::InKernel(_) => {}
         }
     }
 

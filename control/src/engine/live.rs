@@ -15,6 +15,7 @@ use super::compile::{self, MapWrite, Path};
 use super::port::ServedPort;
 use super::report::EngineReport;
 use super::{Command, End, EngineError, settings};
+use crate::capture::session::{Capture, TappedPort};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::kernel::desired::UnderlayFacts;
@@ -61,6 +62,8 @@ pub(super) struct Live {
     pub(super) told: HashMap<u32, String>,
     /// One more than the highest number that a port had so far.
     pub(super) numbers: u16,
+    /// Who watches the frames.
+    pub(super) captures: Vec<Arc<Capture>>,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) facts: mpsc::Receiver<Vec<Fact>>,
     pub(super) follower: JoinHandle<()>,
@@ -102,6 +105,10 @@ impl Live {
                         // On an error the sender is dropped, which says that the end is near.
                         self.compare_namespaces()?;
                         let _ = done.send(());
+                    }
+                    Some(Command::Tap(captures)) => {
+                        self.captures = captures;
+                        self.tap();
                     }
                     Some(Command::Stop) | None => return Ok(()),
                 },
@@ -190,6 +197,7 @@ impl Live {
         self.maps.set_port(id, self.map_port(&port))?;
         self.ask(Ask::PortUp { overlay, device: index, port: id }).await;
         self.ports.push(port);
+        self.tap_if_watched();
         Ok(())
     }
 
@@ -218,7 +226,26 @@ impl Live {
         let port = self.ports.swap_remove(found);
         self.maps.remove_port(port.id)?;
         self.generation += 1;
+        self.tap_if_watched();
         self.carrier.leave(port).await
+    }
+
+    fn tap_if_watched(&self) {
+        if !self.captures.is_empty() {
+            self.tap();
+        }
+    }
+
+    /// Tells the carrier who watches which devices.
+    fn tap(&self) {
+        let serving = self.ports.iter().filter(|port| port.serves());
+        let tapped = |port: &ServedPort| TappedPort {
+            id: port.id,
+            device: port.device.name.clone(),
+            vni: self.spec(port.overlay).vni.get(),
+        };
+        let ports: Vec<_> = serving.map(tapped).collect();
+        self.carrier.tap(&self.captures, &ports);
     }
 
     fn underlay_changed(&mut self, link: UnderlayLink) -> Result<(), EngineError> {

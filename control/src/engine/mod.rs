@@ -32,6 +32,7 @@ use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::TableError;
 use vxdp_dataplane::worker::WorkerError;
 
+use crate::capture::session::Capture;
 use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
@@ -138,6 +139,7 @@ enum Command {
     Report(oneshot::Sender<EngineReport>),
     Overlay { overlay: OverlayId, enabled: bool, done: oneshot::Sender<()> },
     Look(oneshot::Sender<()>),
+    Tap(Vec<Arc<Capture>>),
     Stop,
 }
 
@@ -174,6 +176,12 @@ impl Engine {
         if self.commands.send(Command::Overlay { overlay, enabled, done }).await.is_ok() {
             let _ = wait.await;
         }
+    }
+
+    /// Shows its frames to these captures from now on, and to no others.
+    pub async fn tap(&self, captures: Vec<Arc<Capture>>) {
+        // An engine that has ended has no frames to show.
+        let _ = self.commands.send(Command::Tap(captures)).await;
     }
 
     /// Has it look whether its namespaces are still there; when this returns and they are not, it has ended.

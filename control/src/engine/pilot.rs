@@ -15,6 +15,7 @@ use super::nic;
 use super::regime::{self, ZeroCopyOffer};
 use super::start::bpffs_root;
 use super::{End, Engine, EngineReport, Kind, Part};
+use crate::capture::session::Capture;
 use crate::causes::chain;
 use crate::config::{self, Config, Mode, Overlay};
 use crate::netns::Netns;
@@ -27,6 +28,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why an engine ends whose overlays have another one.
 const OTHER_ENGINE: &str = "another engine was asked for";
+
+/// Captures at one time: each costs the workers a filter and a copy per frame.
+const CAPTURES: usize = 4;
 
 /// Switches that a report remembers.
 const REMEMBERED: usize = 10;
@@ -93,6 +97,8 @@ struct Inner {
     /// Whether the overlay stands, so that an engine has something to fly over.
     built: bool,
     switches: Vec<(Instant, String)>,
+    /// Who watches the frames.
+    captures: Vec<Arc<Capture>>,
 }
 
 /// What is asked for in one overlay.
@@ -160,6 +166,7 @@ impl Pilot {
             inkernel: Seat::new(Kind::InKernel),
             built: false,
             switches: Vec::new(),
+            captures: Vec::new(),
         };
         Self { host, inner: Mutex::new(inner) }
     }
@@ -227,6 +234,27 @@ impl Pilot {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Shows the frames of all engines, now and later, to this capture.
+    ///
+    /// # Errors
+    /// When there are too many captures already.
+    pub async fn watch(&self, capture: Arc<Capture>) -> Result<(), String> {
+        let mut inner = self.inner.lock().await;
+        if inner.captures.len() >= CAPTURES {
+            return Err(format!("{CAPTURES} captures are running; end one of them first"));
+        }
+        inner.captures.push(capture);
+        inner.tap().await;
+        Ok(())
+    }
+
+    /// Shows no more frames to this capture.
+    pub async fn unwatch(&self, capture: &Arc<Capture>) {
+        let mut inner = self.inner.lock().await;
+        inner.captures.retain(|other| !Arc::ptr_eq(other, capture));
+        inner.tap().await;
     }
 
     /// Why a mode that was asked for by name is not there.
@@ -313,6 +341,14 @@ impl Inner {
         match kind {
             Kind::Userspace => &mut self.userspace,
             Kind::InKernel => &mut self.inkernel,
+        }
+    }
+
+    /// Tells the engines who watches.
+    async fn tap(&mut self) {
+        let captures = self.captures.clone();
+        for engine in self.seats().into_iter().filter_map(|seat| seat.engine.as_ref()) {
+            engine.tap(captures.clone()).await;
         }
     }
 
@@ -421,6 +457,7 @@ impl Inner {
     async fn take_off(&mut self, host: &Netns, kind: Kind, parts: Vec<Part>) {
         match Engine::start(Arc::clone(&self.config), host.clone(), kind, parts.clone()).await {
             Ok(engine) => {
+                engine.tap(self.captures.clone()).await;
                 let seat = self.seat_mut(kind);
                 (seat.engine, seat.parts) = (Some(engine), parts);
                 seat.trouble = None;

@@ -75,6 +75,7 @@ impl Live {
             ports: Vec::new(),
             told: HashMap::new(),
             numbers: 0,
+            captures: Vec::new(),
             asks,
             facts,
             follower,

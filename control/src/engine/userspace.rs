@@ -9,13 +9,14 @@ use tokio::task::block_in_place;
 use vxdp_dataplane::table::{Change as TableChange, Port, Publisher, Underlay};
 use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::worker::{DeviceQueue, UmemSpec, Worker, WorkerExit, WorkerSpec};
-use vxdp_dataplane::{Local, OverlayId, Stats, Tables, Tunnel};
+use vxdp_dataplane::{Family, Local, OverlayId, Stats, Tables, Tunnel};
 
 use super::live::now_seconds;
 use super::nic::{Nic, Offloads};
 use super::port::ServedPort;
 use super::report::{DeviceReport, EngineReport, losses, verdicts};
 use super::{EngineError, settings};
+use crate::capture::session::{Capture, Devices, TappedPort};
 use crate::config::{Config, Container};
 use crate::mirror::fact::UnderlayLink;
 use crate::netns::Netns;
@@ -119,6 +120,16 @@ impl Userspace {
         let cpus = &self.config.dataplane.cpus;
         for (queue, stats) in self.stats.iter().enumerate() {
             report.add_worker(cpus.get(queue).copied(), stats);
+        }
+    }
+
+    pub(super) fn tap(&self, captures: &[Arc<Capture>], ports: &[TappedPort]) {
+        let (underlay, family) = (&self.config.underlay.device, Family::of(self.config.underlay.local));
+        let devices = Devices { underlay: underlay.as_str(), family, ports };
+        for (queue, worker) in (0..).zip(&self.workers) {
+            let taps = captures.iter().filter_map(|capture| capture.tap(queue, devices));
+            // A worker that has ended has nothing to show.
+            let _ = worker.tap(taps.collect());
         }
     }
 

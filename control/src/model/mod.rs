@@ -9,6 +9,7 @@ use vxdp_dataplane::wire::MacAddr;
 
 use crate::api::status::{RowStatus, Status};
 use crate::api::{Answer as Reply, Request};
+use crate::capture::Wanted;
 use crate::config::{Config, Engine, Mode};
 use crate::kernel::desired::Row;
 use crate::misses::{Answer, Missed, Misses, Verdict};
@@ -126,6 +127,8 @@ pub enum Change {
     Status(Client, Box<Status>),
     /// Change the mode of the overlays with this VNI, or of all, for a client.
     Mode(Client, Option<u32>, Mode, Option<Engine>),
+    /// Show a client the frames that userspace carries.
+    Capture(Client, Wanted),
     /// Answer a client.
     Reply(Client, Reply),
     /// Read the configuration again, and report [`Event::Loaded`].

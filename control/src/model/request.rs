@@ -10,6 +10,7 @@ use super::say::Say;
 use super::{Change, Client, Ending, SeenRow, State, status};
 use crate::api::status::{Fdb, Origin, RowStatus};
 use crate::api::{Answer, Kind, Request, Station};
+use crate::capture::Wanted;
 use crate::config::{Install, Overlay};
 use crate::kernel::desired::Row;
 use crate::segment::Segment;
@@ -45,6 +46,7 @@ pub(super) fn ask(
             changes.push(Change::Mode(client, vni, mode, engine));
             Ok(())
         }
+        Request::Capture(wanted) => capture(state, client, wanted, changes),
         Request::FdbShow { vni } => show(state, client, vni, changes),
         Request::FdbAdd(station) => add(state, now, client, station, changes),
         Request::FdbDel { vni, port, mac } => delete(state, client, vni, port, mac, changes),
@@ -78,6 +80,15 @@ fn overlay(state: &State, vni: u32, port: Option<u16>) -> Result<&Overlay, Refus
             Err(format!("no overlay has VNI {vni}; configured: {}", known.join(", ")))
         }
     }
+}
+
+fn capture(state: &State, client: Client, wanted: Wanted, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+    let known = |vni: u32| state.config.overlays.iter().any(|overlay| overlay.vni.get() == vni);
+    if let Some(vni) = wanted.vni.filter(|vni| !known(*vni)) {
+        overlay(state, vni, None)?;
+    }
+    changes.push(Change::Capture(client, wanted));
+    Ok(())
 }
 
 fn show(state: &State, client: Client, vni: Option<u32>, changes: &mut Vec<Change>) -> Result<(), Refusal> {

@@ -238,6 +238,14 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "tcpdump",
     },
     Requirement {
+        why: "reads what `vxdp capture` writes",
+        what: Detect::Program("tshark"),
+        purposes: &[Test],
+        debian: &["tshark"],
+        fedora: "wireshark-cli",
+        arch: "wireshark-cli",
+    },
+    Requirement {
         why: "measures through a lab's overlay by hand",
         what: Detect::Program("iperf3"),
         purposes: &[Test],

@@ -1,0 +1,99 @@
+//! A packet socket on one device, for one way: what the kernel's path carries there.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pcap::{Active, BreakLoop, Capture, Direction, Precision};
+use vxdp_dataplane::worker::Way;
+
+use super::{Frame, hand_on};
+use crate::capture::pcapng::{Interface, Record};
+use crate::netns::Netns;
+
+/// Where to listen, and what to make of it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) netns: Netns,
+    pub(super) device: String,
+    /// Which way frames pass the device that is listened on.
+    pub(super) direction: Direction,
+    /// Which way that is for vxdp: the other one at a container's end.
+    pub(super) way: Way,
+    /// The device that frames are shown under.
+    pub(super) interface: Interface,
+    pub(super) comment: String,
+    pub(super) filter: Option<String>,
+}
+
+/// A packet socket and the thread that reads it.
+pub(super) struct Tap {
+    /// Wakes the thread: in immediate mode libpcap waits for a packet however long that takes.
+    end: BreakLoop,
+    thread: JoinHandle<u64>,
+}
+
+impl Tap {
+    /// Listens at `place`.
+    pub(super) fn open(place: Place, snap_length: u32, frames: SyncSender<Frame>) -> anyhow::Result<Self> {
+        let mut socket = open(&place, snap_length)
+            .with_context(|| format!("cannot listen on {} in {}", place.device, place.netns.label()))?;
+        let end = socket.breakloop_handle();
+        let body = move || read(socket, &place, &frames);
+        let thread = std::thread::Builder::new().name("tap".to_owned()).spawn(body)?;
+        Ok(Self { end, thread })
+    }
+
+    /// Whether it has ended by itself: its device is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Ends it; returns how many frames found no room in the socket's ring.
+    pub(super) fn close(self) -> u64 {
+        self.end.breakloop();
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn open(place: &Place, snap_length: u32) -> anyhow::Result<Capture<Active>> {
+    // The socket belongs for life to the namespace in which it was opened.
+    let opened = place.netns.run(|| {
+        let device = Capture::from_device(place.device.as_str()).map_err(io::Error::other)?;
+        let snap_length = i32::try_from(snap_length).unwrap_or(i32::MAX);
+        // Promiscuous mode would change the device, and show frames that are not for this host.
+        let device = device.snaplen(snap_length).promisc(false).immediate_mode(true);
+        device.precision(Precision::Nano).open().map_err(io::Error::other)
+    });
+    let mut socket = opened?;
+    socket.direction(place.direction)?;
+    if let Some(filter) = &place.filter {
+        socket.filter(filter, true)?;
+    }
+    Ok(socket)
+}
+
+fn read(mut socket: Capture<Active>, place: &Place, frames: &SyncSender<Frame>) -> u64 {
+    loop {
+        let frame = match socket.next_packet() {
+            Ok(packet) => Record {
+                // With `Precision::Nano` the field holds nanoseconds.
+                at: Duration::new(packet.header.ts.tv_sec as u64, packet.header.ts.tv_usec as u32),
+                len: packet.header.len,
+                bytes: Cow::Owned(packet.data.to_vec()),
+                way: place.way,
+                comment: Cow::Owned(place.comment.clone()),
+                lost: 0,
+            },
+            Err(pcap::Error::TimeoutExpired) => continue,
+            Err(_) => break,
+        };
+        if !hand_on(frames, &place.interface, frame) {
+            break;
+        }
+    }
+    socket.stats().map_or(0, |stats| stats.dropped.into())
+}
