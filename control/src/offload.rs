@@ -21,6 +21,11 @@ pub const TX_VLAN: &str = "tx-vlan-hw-insert";
 /// The same for 802.1ad tags.
 pub const TX_VLAN_STAG: &str = "tx-vlan-stag-hw-insert";
 
+/// The sender leaves TCP and UDP checksums to the device.
+pub const TX_CHECKSUM: &str = "tx-checksum-ip-generic";
+/// The receiver puts packets of a flow together; on a veth it has NAPI then, without which it takes no XDP frames.
+pub const GRO: &str = "rx-gro";
+
 /// The receiver takes 802.1Q tags off by hardware; an XDP program does not see them then.
 pub const RX_VLAN: &str = "rx-vlan-hw-parse";
 /// The same for 802.1ad tags.
@@ -100,10 +105,42 @@ impl SwitchedOff {
     /// Switches the features on again, in the namespace where the device is. A device that is gone needs
     /// no restoring.
     pub async fn restore(&self, netns: &Netns) -> Result<(), OffloadError> {
-        match set(netns, &self.device, &self.features, true).await {
-            Err(OffloadError::Refused { source, .. }) if source.raw_os_error() == Some(ENODEV) => Ok(()),
-            other => other,
-        }
+        gone_is_fine(set(netns, &self.device, &self.features, true).await)
+    }
+}
+
+/// A feature that was switched on, to be switched off again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchedOn {
+    device: String,
+    feature: &'static str,
+}
+
+impl SwitchedOn {
+    /// Switches the feature off again, in the namespace where the device is. A device that is gone needs no
+    /// restoring.
+    pub async fn restore(&self, netns: &Netns) -> Result<(), OffloadError> {
+        gone_is_fine(set(netns, &self.device, &[self.feature], false).await)
+    }
+}
+
+/// Switches a feature on; `None` where it was.
+pub async fn switch_on(
+    netns: &Netns,
+    device: &str,
+    feature: &'static str,
+) -> Result<Option<SwitchedOn>, OffloadError> {
+    if active(netns, device).await?.contains(feature) {
+        return Ok(None);
+    }
+    set(netns, device, &[feature], true).await?;
+    Ok(Some(SwitchedOn { device: device.to_owned(), feature }))
+}
+
+fn gone_is_fine(result: Result<(), OffloadError>) -> Result<(), OffloadError> {
+    match result {
+        Err(OffloadError::Refused { source, .. }) if source.raw_os_error() == Some(ENODEV) => Ok(()),
+        other => other,
     }
 }
 

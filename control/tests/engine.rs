@@ -24,7 +24,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(name: &str, number: u8) -> Self {
+    fn new(name: &str, number: u8, hook: &str) -> Self {
         let host = Host::new(&format!("{name}-h{number}"));
         let container = Host::new(&format!("{name}-c{number}"));
         let overlay = Host::new(&format!("{name}-o{number}"));
@@ -38,7 +38,10 @@ impl Side {
             container: container.name(),
             ..Scenario::default()
         };
-        std::fs::write(&path, names.toml()).expect("written");
+        let text = names.toml();
+        assert!(text.contains("[dataplane]\n"), "{text}");
+        let hook = format!("[dataplane]\nhook = '{hook}'\n");
+        std::fs::write(&path, text.replace("[dataplane]\n", &hook)).expect("written");
         let config = config::load(&path).expect("valid").config;
         Self { host, container, overlay, config: Arc::new(config), _files: files }
     }
@@ -91,15 +94,25 @@ async fn carried(engine: &Engine, what: &str, enough: impl Fn(&EngineReport) -> 
 }
 
 async fn two_hosts(name: &str) -> (Side, Side) {
-    let (one, two) = (Side::new(name, 1), Side::new(name, 2));
+    two_hosts_at(name, "tc").await
+}
+
+async fn two_hosts_at(name: &str, hook: &str) -> (Side, Side) {
+    let (one, two) = (Side::new(name, 1, hook), Side::new(name, 2, hook));
     wire(&one, &two);
+    if hook == "xdp" {
+        // Each veth takes the frames of XDP programs only if its other end has NAPI.
+        for side in [&one, &two] {
+            side.host.run("ethtool", "-K eth0 gro on");
+        }
+    }
     one.build().await;
     two.build().await;
     (one, two)
 }
 
-async fn goes_both_ways(name: &str, kind: Kind) {
-    let (one, two) = two_hosts(name).await;
+async fn goes_both_ways(name: &str, kind: Kind, hook: &str) {
+    let (one, two) = two_hosts_at(name, hook).await;
     let (first, second) = (one.engine(kind).await, two.engine(kind).await);
     let ready = |report: &EngineReport| report.vteps_resolved == 1 && report.remotes == 1;
     carried(&first, "resolved", ready).await;
@@ -128,13 +141,19 @@ async fn understands_the_kernel(name: &str, kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root"]
 async fn known_unicast_goes_through_userspace_both_ways() {
-    goes_both_ways("both", Kind::Userspace).await;
+    goes_both_ways("both", Kind::Userspace, "tc").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root"]
 async fn known_unicast_goes_through_the_programs_both_ways() {
-    goes_both_ways("both-in", Kind::InKernel).await;
+    goes_both_ways("both-in", Kind::InKernel, "tc").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn known_unicast_goes_through_the_programs_at_xdp_both_ways() {
+    goes_both_ways("both-xdp", Kind::InKernel, "xdp").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

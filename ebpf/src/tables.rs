@@ -47,9 +47,13 @@ pub mod map {
     pub const PORT_FLOWS: &str = "PORT_FLOWS";
     /// Per-CPU array of one `u32`: the next IPv4 identification.
     pub const IDENTS: &str = "IDENTS";
+    /// DEVMAP of one device: the NIC that carries the tunnel.
+    pub const UNDERLAY_DEVICE: &str = "UNDERLAY_DEVICE";
+    /// DEVMAP by port number: the devices on the bridges.
+    pub const PORT_DEVICES: &str = "PORT_DEVICES";
 
     /// The maps that all instances share.
-    pub const SHARED: [&str; 11] = [
+    pub const SHARED: [&str; 13] = [
         SETTINGS,
         HEARTBEATS,
         TUNNEL_PORTS,
@@ -61,6 +65,8 @@ pub mod map {
         VTEP_FLOWS,
         PORT_FLOWS,
         IDENTS,
+        UNDERLAY_DEVICE,
+        PORT_DEVICES,
     ];
 }
 
@@ -78,7 +84,11 @@ pub mod program {
     pub const TC_DEPART: &str = "vxdp_tc_depart";
     /// tc ingress, for the uplink's end in the overlay's namespace: hands decapsulated frames to containers.
     pub const TC_ARRIVE: &str = "vxdp_tc_arrive";
-    /// The `u32` constant of an instance of [`PORT`] or [`TC_PORT`]: which entry of
+    /// XDP, for the NIC that carries the tunnel: decapsulates, and sends to containers.
+    pub const XDP_UNDERLAY: &str = "vxdp_xdp_underlay";
+    /// XDP, for the host's end of a container's veth: encapsulates, and sends to the NIC.
+    pub const XDP_PORT: &str = "vxdp_xdp_port";
+    /// The `u32` constant of an instance of [`PORT`], [`TC_PORT`] or [`XDP_PORT`]: which entry of
     /// [`PORTS`](super::map::PORTS) it serves.
     pub const PORT_NUMBER: &str = "PORT_NUMBER";
 }

@@ -54,6 +54,8 @@ verdicts! {
     NotPlain "not_plain" "The inner frame is not untagged IP without extension headers, which the in-kernel engine leaves to the kernel.",
     OuterChecksum "outer_checksum" "The outer UDP checksum would have to be computed or verified, which the in-kernel engine leaves to the kernel.",
     Congestion "congestion" "The outer header says congestion experienced and the inner packet cannot carry it: the kernel drops it.",
+    Unfinished "unfinished" "The sender left the inner TCP or UDP checksum to its device, which the in-kernel engine at XDP leaves to the kernel.",
+    NoDevice "no_device" "The device that the in-kernel engine at XDP would send to is gone.",
     Refused "refused" "The kernel did not let the in-kernel engine change the packet, as when it is a tunnel's packet already.",
 }
 

@@ -11,10 +11,15 @@ use world::{Packet, World, all, packets};
 const XDP: [u32; 2] = [2, 4];
 const TC: [u32; 2] = [u32::MAX, 7];
 
-/// What is wrong with how the program treats the packets of one directory.
+/// What is wrong with how the program treats the packets of its directory.
 fn wrong(directory: &str) -> Vec<String> {
+    wrong_with(directory, packets(directory))
+}
+
+/// What is wrong with how the program of `directory` treats `packets`.
+fn wrong_with(directory: &str, packets: Vec<Packet>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for packet in packets(directory) {
+    for packet in packets {
         let world = World::new(directory, &packet.state);
         let (action, frame, _) = match world.run(&packet.frame, 1) {
             Ok(ran) => ran,
@@ -71,6 +76,25 @@ fn the_tc_underlay_program_decapsulates_what_it_redirects_and_leaves_the_rest_un
 #[ignore = "needs root"]
 fn the_tc_port_program_encapsulates_what_it_redirects_and_leaves_the_rest_untouched() {
     assert_eq!(wrong("tc_port"), [""; 0]);
+}
+
+/// The packets of a tc program but the bursts, of which XDP knows none.
+fn without_bursts(directory: &str) -> Vec<Packet> {
+    packets(directory).into_iter().filter(|packet| !packet.state.contains("burst")).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_xdp_programs_that_carry_frames_do_what_the_tc_programs_do() {
+    assert_eq!(wrong_with("xdp_underlay", without_bursts("tc_underlay")), [""; 0]);
+    assert_eq!(wrong_with("xdp_port", without_bursts("tc_port")), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_xdp_programs_that_carry_frames_leave_to_the_kernel_what_only_it_can_finish() {
+    assert_eq!(wrong("xdp_underlay"), [""; 0]);
+    assert_eq!(wrong("xdp_port"), [""; 0]);
 }
 
 #[test]

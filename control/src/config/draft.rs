@@ -69,6 +69,7 @@ fn dataplane(table: &Table<'_>) -> Dataplane {
     Dataplane {
         mode: table.with_default("mode", value::mode),
         engine: table.with_default("engine", value::engine),
+        hook: table.with_default("hook", value::hook),
         workers: table.with_default("workers", value::workers),
         cpus: table.list("cpus", value::cpu),
         attach: table.with_default("attach", value::xdp_attach),

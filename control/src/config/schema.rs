@@ -86,6 +86,13 @@ pub(super) const DATAPLANE: Section = Section {
             "Who carries frames in xdp mode: workers over AF_XDP, or the BPF programs themselves; `auto` takes \
              workers where the NIC offers zero-copy or outer UDP checksums are computed. `--engine` wins.",
         ),
+        key(
+            "hook",
+            "`\"tc\"` or `\"xdp\"`",
+            Value("\"tc\""),
+            "Where the in-kernel engine's programs sit: `tc` leaves containers segmentation and checksum offload, \
+             `xdp` carries the most frames per second.",
+        ),
         key("workers", "1 to 256", Value("1"), "Queues used on the NIC and on every port, one thread each."),
         key(
             "cpus",

@@ -41,6 +41,8 @@ pub struct Dataplane {
     pub workers: u16,
     /// The processor that each worker is pinned to; empty = not pinned.
     pub cpus: Vec<u16>,
+    /// Where the in-kernel engine's programs sit.
+    pub hook: Hook,
     /// Where the XDP program runs.
     pub attach: XdpAttach,
     /// Whether AF_XDP sockets are zero-copy.
@@ -214,6 +216,15 @@ impl std::fmt::Display for Engine {
             Self::InKernel => "inkernel",
         })
     }
+}
+
+/// Where the programs of the in-kernel engine sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// At tc, behind the making of socket buffers: containers keep segmentation and checksum offload.
+    Tc,
+    /// At XDP, before it: most frames per second.
+    Xdp,
 }
 
 /// Where the XDP program runs.

@@ -12,7 +12,7 @@ use toml::de::{DeInteger, DeValue};
 use vxdp_dataplane::wire::{InvalidVni, MacAddr, Vni};
 
 use super::reader::Read;
-use super::{Df, Engine, IfName, Install, Mode, NsName, Poll, Tos, Ttl, XdpAttach, ZeroCopy};
+use super::{Df, Engine, Hook, IfName, Install, Mode, NsName, Poll, Tos, Ttl, XdpAttach, ZeroCopy};
 
 /// The kind of a value in TOML's words.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
@@ -177,6 +177,10 @@ pub(super) fn mode(value: &DeValue<'_>) -> Read<Mode> {
 pub(super) fn engine(value: &DeValue<'_>) -> Read<Engine> {
     let words = [("auto", Engine::Auto), ("userspace", Engine::Userspace), ("inkernel", Engine::InKernel)];
     word(value, &words, "")
+}
+
+pub(super) fn hook(value: &DeValue<'_>) -> Read<Hook> {
+    word(value, &[("tc", Hook::Tc), ("xdp", Hook::Xdp)], "")
 }
 
 pub(super) fn xdp_attach(value: &DeValue<'_>) -> Read<XdpAttach> {

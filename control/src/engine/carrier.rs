@@ -50,7 +50,7 @@ impl Carrier {
     ) -> Result<(), EngineError> {
         match self {
             Self::Userspace(carrier) => carrier.serve(port, container, row, programs).await,
-            Self::InKernel(carrier) => carrier.serve(port, programs).await,
+            Self::InKernel(carrier) => carrier.serve(port, container, programs).await,
         }
     }
 
@@ -85,13 +85,13 @@ impl Carrier {
     ///
     /// # Errors
     /// When it cannot go on.
-    pub(super) fn tend(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn tend(&mut self) -> Result<(), EngineError> {
         match self {
             Self::Userspace(carrier) => {
                 carrier.tend();
                 Ok(())
             }
-            Self::InKernel(carrier) => carrier.tend(),
+            Self::InKernel(carrier) => carrier.tend().await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The in-kernel engine: tc programs that encapsulate and decapsulate by themselves.
+//! The in-kernel engine: programs at tc or at XDP that encapsulate and decapsulate by themselves.
 //!
 //! There is no process on a frame's way, so a daemon that is stuck or slow harms nobody at once: the programs go on
 //! with the tables they have. But nobody corrects those any more, so the daemon renews a lease, and when it has
@@ -15,13 +15,16 @@ use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::{OverlayId, PortId};
 
 use super::EngineError;
-use super::port::ServedPort;
+use super::nic::{Nic, Offloads};
+use super::port::{HIDING_ALL, ServedPort};
+use super::regime::refuses_xdp_frames;
 use super::report::{DeviceReport, EngineReport, verdicts};
 use super::uplink::Uplink;
-use crate::config::Config;
+use crate::causes::chain;
+use crate::config::{Config, Container, Hook};
 use crate::mirror::fact::{Source, UnderlayLink};
 use crate::netns::Netns;
-use crate::xdp::{Classifier, Device, Heartbeats, Outer, Programs, Tables, Usage};
+use crate::xdp::{BpfFs, Classifier, Device, Devices, Heartbeats, Outer, Programs, Tables, Usage};
 
 /// How long the programs carry frames by tables that nobody corrects. What a change of the kernel's rows costs
 /// while the daemon is stopped is bounded by this. Shorter, and a daemon that loads a million rows on a busy
@@ -31,9 +34,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(5);
 /// The programs, and what they need beside the maps.
 pub(super) struct InKernel {
     config: Arc<Config>,
-    underlay: Classifier,
-    /// One door for each overlay namespace.
-    uplinks: Vec<Uplink>,
+    hook: AtHook,
     /// Where each overlay's bridge is.
     spaces: Vec<Netns>,
     overlays: HashMap<OverlayId, Overlay>,
@@ -41,33 +42,47 @@ pub(super) struct InKernel {
     lease: Heartbeats,
 }
 
+/// What differs with the hook: the program of the NIC, and the ways between the namespaces.
+enum AtHook {
+    Tc {
+        underlay: Classifier,
+        /// One door for each overlay namespace.
+        uplinks: Vec<Uplink>,
+    },
+    Xdp {
+        underlay: Box<Nic>,
+        device: Device,
+        devices: Devices,
+    },
+}
+
+/// Where an engine is started.
+pub(super) struct Surroundings<'a> {
+    pub(super) host: &'a Netns,
+    pub(super) bpffs: &'a BpfFs,
+    pub(super) sources: &'a [Source],
+    /// Which overlays take part.
+    pub(super) part: &'a [bool],
+    pub(super) link: UnderlayLink,
+}
+
 impl InKernel {
-    /// Opens a door to the namespace of each overlay that takes part, and attaches the program of the NIC.
+    /// Attaches the program of the NIC, and opens the ways to the namespace of each overlay that takes part.
     pub(super) async fn start(
         config: &Arc<Config>,
-        host: &Netns,
         programs: &Programs,
-        sources: &[Source],
-        part: &[bool],
-        link: UnderlayLink,
+        around: Surroundings<'_>,
     ) -> Result<Self, EngineError> {
-        let device =
-            Device { netns: host.clone(), index: link.device, name: config.underlay.device.to_string() };
-        let mut underlay = programs.tc_underlay()?;
-        block_in_place(|| underlay.attach(&device))?;
-        Uplink::remove_all(host, &config.control.socket).await?;
-        let mut uplinks: Vec<Uplink> = Vec::new();
-        for (source, _) in sources.iter().zip(part).filter(|(_, part)| **part) {
-            if uplinks.iter().all(|uplink| *uplink.inside() != source.netns) {
-                let socket = &config.control.socket;
-                uplinks.push(Uplink::open(host, &source.netns, socket, uplinks.len(), programs).await?);
-            }
-        }
+        // A killed daemon may have used the other hook.
+        Uplink::remove_all(around.host, &config.control.socket).await?;
+        let hook = match config.dataplane.hook {
+            Hook::Tc => AtHook::tc(config, programs, &around).await?,
+            Hook::Xdp => AtHook::xdp(config, programs, &around).await?,
+        };
         let mut this = Self {
             config: Arc::clone(config),
-            underlay,
-            uplinks,
-            spaces: sources.iter().map(|source| source.netns.clone()).collect(),
+            hook,
+            spaces: around.sources.iter().map(|source| source.netns.clone()).collect(),
             overlays: HashMap::new(),
             usage: programs.usage()?,
             lease: programs.heartbeats()?,
@@ -88,11 +103,30 @@ impl InKernel {
     pub(super) async fn serve(
         &mut self,
         port: &mut ServedPort,
+        container: &Container,
         programs: &Programs,
     ) -> Result<(), EngineError> {
-        let program = programs.tc_port(port.id)?;
-        // On an error the reason stands with the port.
-        let _ = block_in_place(|| port.classify(program));
+        // On an error of an attachment the reason stands with the port.
+        match &mut self.hook {
+            AtHook::Tc { .. } => {
+                let program = programs.tc_port(port.id)?;
+                let _ = block_in_place(|| port.classify(program));
+            }
+            AtHook::Xdp { devices, .. } => {
+                let program = programs.xdp_port(port.id)?;
+                let prepared = async {
+                    port.switch_offloads_off(container, HIDING_ALL).await?;
+                    port.take_xdp_frames(container).await?;
+                    devices.set_port(port.id, &port.device).map_err(|error| chain(&error))
+                };
+                if let Err(trouble) = prepared.await {
+                    port.give_up(trouble);
+                    return Ok(());
+                }
+                let mode = self.config.dataplane.attach;
+                let _ = block_in_place(|| port.attach(program, &[], mode));
+            }
+        }
         Ok(())
     }
 
@@ -100,13 +134,18 @@ impl InKernel {
         let overlay = self.overlays.get(&port.overlay)?;
         let position = usize::from(port.overlay.get());
         let container = self.config.overlays[position].containers.get(port.position)?;
-        let uplink = self.uplinks.iter().find(|uplink| *uplink.inside() == self.spaces[position])?;
+        let uplink = match &self.hook {
+            AtHook::Tc { uplinks, .. } => {
+                uplinks.iter().find(|uplink| *uplink.inside() == self.spaces[position])?.indices()
+            }
+            AtHook::Xdp { .. } => [0; 2],
+        };
         Some(Outer {
             vni: overlay.vni,
             udp_port: overlay.port,
             policy: overlay.policy,
             index: port.device.index,
-            uplink: uplink.indices(),
+            uplink,
             mac: container.mac,
         })
     }
@@ -118,11 +157,15 @@ impl InKernel {
         Ok(used)
     }
 
-    pub(super) fn tend(&mut self) -> Result<(), EngineError> {
-        if let Some(gone) = self.uplinks.iter().find(|uplink| !uplink.stands()) {
-            return Err(EngineError::Lost(format!("the device {} is gone", gone.name())));
+    pub(super) async fn tend(&mut self) -> Result<(), EngineError> {
+        self.renew()?;
+        match &self.hook {
+            AtHook::Tc { uplinks, .. } => match uplinks.iter().find(|uplink| !uplink.stands()) {
+                Some(gone) => Err(EngineError::Lost(format!("the device {} is gone", gone.name()))),
+                None => Ok(()),
+            },
+            AtHook::Xdp { device, .. } => takes_xdp_frames(device).await,
         }
-        self.renew()
     }
 
     fn renew(&mut self) -> Result<(), EngineError> {
@@ -132,11 +175,17 @@ impl InKernel {
     }
 
     pub(super) fn fill(&self, report: &mut EngineReport, numbers: impl Iterator<Item = PortId>) {
-        let nic = DeviceReport {
-            device: self.config.underlay.device.to_string(),
-            regime: Some("tc".to_owned()),
-            verdicts: verdicts(self.underlay.verdicts()),
-            ..DeviceReport::default()
+        let nic = match &self.hook {
+            AtHook::Tc { underlay, .. } => DeviceReport {
+                device: self.config.underlay.device.to_string(),
+                regime: Some("tc".to_owned()),
+                verdicts: verdicts(underlay.verdicts()),
+                ..DeviceReport::default()
+            },
+            AtHook::Xdp { underlay, .. } => DeviceReport {
+                verdicts: verdicts(underlay.instance.verdicts()),
+                ..underlay.report(&self.config)
+            },
         };
         report.devices.insert(0, nic);
         for number in numbers {
@@ -148,9 +197,77 @@ impl InKernel {
         for port in ports {
             port.detach(&[]).await;
         }
-        block_in_place(|| drop(self.underlay));
-        for uplink in self.uplinks {
-            uplink.close().await;
+        match self.hook {
+            AtHook::Tc { underlay, uplinks } => {
+                block_in_place(|| drop(underlay));
+                for uplink in uplinks {
+                    uplink.close().await;
+                }
+            }
+            AtHook::Xdp { underlay, .. } => underlay.release().await,
         }
+    }
+}
+
+impl AtHook {
+    async fn tc(
+        config: &Config,
+        programs: &Programs,
+        around: &Surroundings<'_>,
+    ) -> Result<Self, EngineError> {
+        let mut underlay = programs.tc_underlay()?;
+        block_in_place(|| underlay.attach(&around.nic(config)))?;
+        let mut uplinks: Vec<Uplink> = Vec::new();
+        for (source, _) in around.sources.iter().zip(around.part).filter(|(_, part)| **part) {
+            if uplinks.iter().all(|uplink| *uplink.inside() != source.netns) {
+                let socket = &config.control.socket;
+                uplinks
+                    .push(Uplink::open(around.host, &source.netns, socket, uplinks.len(), programs).await?);
+            }
+        }
+        Ok(Self::Tc { underlay, uplinks })
+    }
+
+    async fn xdp(
+        config: &Config,
+        programs: &Programs,
+        around: &Surroundings<'_>,
+    ) -> Result<Self, EngineError> {
+        let device = around.nic(config);
+        let offloads = Offloads::switch_off(around.host, &device.name, &config.control.socket).await;
+        let underlay = Nic::attach(programs.xdp_underlay()?, &device, config, around.bpffs, offloads).await?;
+        let mut devices = programs.devices()?;
+        // Some drivers take frames only once they have a program themselves.
+        let usable = match takes_xdp_frames(&device).await {
+            Ok(()) => devices.set_underlay(&device).map_err(EngineError::from),
+            refused => refused,
+        };
+        match usable {
+            Ok(()) => Ok(Self::Xdp { underlay: Box::new(underlay), device, devices }),
+            Err(error) => {
+                underlay.release().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether XDP programs can send through the NIC: what cannot be sent is lost. A veth takes frames as long as its
+/// other end has NAPI, by a program of its own or by GRO, which is not ours to keep (`veth_set_xdp_features` and
+/// `xdp_features_set_redirect_target`, drivers/net/veth.c).
+async fn takes_xdp_frames(device: &Device) -> Result<(), EngineError> {
+    if !refuses_xdp_frames(&device.netns, &device.name).await {
+        return Ok(());
+    }
+    Err(EngineError::Lost(format!(
+        "{device} takes no frames from XDP programs (ndo_xdp_xmit; on a veth the other end needs \
+         `ethtool -K … gro on`): use `hook = \"tc\"`"
+    )))
+}
+
+impl Surroundings<'_> {
+    fn nic(&self, config: &Config) -> Device {
+        let name = config.underlay.device.to_string();
+        Device { netns: self.host.clone(), index: self.link.device, name }
     }
 }

@@ -116,7 +116,7 @@ impl Live {
                 _ = refresh.tick() => self.refresh().await?,
                 _ = again.tick() => self.try_ports_again().await?,
                 _ = look.tick() => {
-                    self.carrier.tend()?;
+                    self.carrier.tend().await?;
                     self.compare_namespaces()?;
                 }
             }

@@ -13,7 +13,7 @@ use super::report::{DeviceReport, losses, verdicts};
 use crate::causes::chain;
 use crate::config::{Attach, Container, XdpAttach};
 use crate::container;
-use crate::offload::{self, SwitchedOff, TX_VLAN, TX_VLAN_STAG};
+use crate::offload::{self, GRO, SwitchedOff, SwitchedOn, TX_CHECKSUM, TX_VLAN, TX_VLAN_STAG};
 use crate::xdp::{AttachError, Attached, Classifier, Device, Instance};
 
 /// How long a port's last frames may take when it leaves. A veth takes them at once; a device that is down
@@ -40,11 +40,17 @@ enum Program {
     Tc(Classifier),
 }
 
-/// Offloads of a container's end that were switched off. The namespace is found again when they are
+/// What hides tags from an XDP program, on the container's end.
+pub(super) const HIDING_TAGS: &[&str] = &[TX_VLAN, TX_VLAN_STAG];
+/// The same, and what leaves frames unfinished.
+pub(super) const HIDING_ALL: &[&str] = &[TX_VLAN, TX_VLAN_STAG, TX_CHECKSUM];
+
+/// Offloads of a container's end that were switched. The namespace is found again when they are
 /// restored: holding it would keep a dead container's namespace, and the veth in it, alive.
 struct Offloads {
     container: Attach,
-    switched: SwitchedOff,
+    off: Option<SwitchedOff>,
+    on: Option<SwitchedOn>,
 }
 
 impl ServedPort {
@@ -108,14 +114,27 @@ impl ServedPort {
         Ok(instance.attach(&self.device, mode, None)?)
     }
 
-    /// Switches off what would hide a frame's tags from the program, on the container's end.
-    pub(super) async fn switch_offloads_off(&mut self, container: &Container) -> Result<(), String> {
+    /// Switches off what would hide something of a frame from the program, on the container's end.
+    pub(super) async fn switch_offloads_off(
+        &mut self,
+        container: &Container,
+        features: &[&'static str],
+    ) -> Result<(), String> {
         let netns = container::resolve(&container.attach).await.map_err(|error| chain(&error))?.netns;
         let device = container.interface.as_str();
-        let switched = offload::switch_off(&netns, device, &[TX_VLAN, TX_VLAN_STAG]).await;
-        let switched = switched.map_err(|error| chain(&error))?;
-        let attach = container.attach.clone();
-        self.offloads = switched.map(|switched| Offloads { container: attach, switched });
+        let off = offload::switch_off(&netns, device, features).await.map_err(|error| chain(&error))?;
+        self.offloads = Some(Offloads { container: container.attach.clone(), off, on: None });
+        Ok(())
+    }
+
+    /// Has the container's end take frames that an XDP program sends to ours.
+    pub(super) async fn take_xdp_frames(&mut self, container: &Container) -> Result<(), String> {
+        let netns = container::resolve(&container.attach).await.map_err(|error| chain(&error))?.netns;
+        let device = container.interface.as_str();
+        let on = offload::switch_on(&netns, device, GRO).await.map_err(|error| chain(&error))?;
+        if let Some(offloads) = &mut self.offloads {
+            offloads.on = on;
+        }
         Ok(())
     }
 
@@ -158,16 +177,27 @@ impl ServedPort {
     }
 
     async fn restore_offloads(&mut self) {
-        let Some(Offloads { container, switched }) = self.offloads.take() else { return };
+        let Some(Offloads { container, off, on }) = self.offloads.take() else { return };
+        if off.is_none() && on.is_none() {
+            return;
+        }
         // A container that is gone took its device along.
         let Ok(found) = container::resolve(&container).await else { return };
-        if let Err(error) = switched.restore(&found.netns).await {
+        let mut answers = Vec::new();
+        if let Some(off) = off {
+            answers.push(off.restore(&found.netns).await);
+        }
+        if let Some(on) = on {
+            answers.push(on.restore(&found.netns).await);
+        }
+        for error in answers.into_iter().filter_map(Result::err) {
             tracing::warn!(device = self.device.name, "cannot restore offloads: {}", chain(&error));
         }
     }
 
     pub(super) fn report(&self) -> DeviceReport {
-        let switched = self.offloads.iter().flat_map(|offloads| offloads.switched.features());
+        let off = self.offloads.iter().filter_map(|offloads| offloads.off.as_ref());
+        let switched = off.flat_map(SwitchedOff::features);
         let (regime, limits, counted) = match &self.program {
             Some(Program::Xdp(instance, attached)) => {
                 let regime = attached.regime.to_string();

@@ -23,6 +23,7 @@ use crate::netns::Netns;
 const DEV_GET: u8 = 1;
 const IFINDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
+const NDO_XMIT: u64 = 4;
 const XSK_ZEROCOPY: u64 = 8;
 
 /// Whether a device does AF_XDP with zero-copy, as its driver says.
@@ -63,6 +64,11 @@ pub async fn zero_copy_offer(host: &Netns, device: &str) -> ZeroCopyOffer {
         Ok(Some(_)) => ZeroCopyOffer::None,
         Ok(None) | Err(_) => ZeroCopyOffer::Untold,
     }
+}
+
+/// Whether a device says that XDP programs of others cannot send through it.
+pub(super) async fn refuses_xdp_frames(host: &Netns, device: &str) -> bool {
+    matches!(features(host, device).await, Ok(Some(features)) if features & NDO_XMIT == 0)
 }
 
 async fn features(host: &Netns, device: &str) -> io::Result<Option<u64>> {

@@ -9,7 +9,7 @@ use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::Change as TableChange;
 
 use super::carrier::Carrier;
-use super::inkernel::{InKernel, LEASE};
+use super::inkernel::{InKernel, LEASE, Surroundings};
 use super::live::Live;
 use super::userspace::Userspace;
 use super::{EngineError, Kind, Part, compile, settings};
@@ -52,7 +52,9 @@ impl Live {
                 (Carrier::Userspace(Box::new(carrier)), settings::longest(&umem), HEARTBEAT_MAX_AGE)
             }
             Kind::InKernel => {
-                let carrier = InKernel::start(&config, &host, &programs, &sources, &part, link).await?;
+                let surroundings =
+                    Surroundings { host: &host, bpffs: &bpffs, sources: &sources, part: &part, link };
+                let carrier = InKernel::start(&config, &programs, surroundings).await?;
                 // No memory of ours is in the way of a long frame.
                 (Carrier::InKernel(Box::new(carrier)), u32::MAX, LEASE)
             }

@@ -13,7 +13,7 @@ use vxdp_dataplane::{Family, Local, OverlayId, Stats, Tables, Tunnel};
 
 use super::live::now_seconds;
 use super::nic::{Nic, Offloads};
-use super::port::ServedPort;
+use super::port::{HIDING_TAGS, ServedPort};
 use super::report::{DeviceReport, EngineReport, losses, verdicts};
 use super::{EngineError, settings};
 use crate::capture::session::{Capture, Devices, TappedPort};
@@ -75,7 +75,7 @@ impl Userspace {
         row: Port,
         programs: &Programs,
     ) -> Result<(), EngineError> {
-        if let Err(trouble) = port.switch_offloads_off(container).await {
+        if let Err(trouble) = port.switch_offloads_off(container, HIDING_TAGS).await {
             port.give_up(trouble);
             return Ok(());
         }

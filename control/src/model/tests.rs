@@ -59,6 +59,7 @@ pub(crate) fn config() -> Config {
         dataplane: Dataplane {
             mode: Mode::Kernel,
             engine: Engine::Userspace,
+            hook: Hook::Tc,
             workers: 1,
             cpus: Vec::new(),
             attach: XdpAttach::Auto,

@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
 use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, TestRun as _, TestRunOptions};
 use nix::errno::Errno;
 use vxdp_ebpf::{MAX_QUEUES, Verdict, map};
 
@@ -240,6 +240,20 @@ impl Instance {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| TableError::Map { table: map::XSKS, source }),
         }
+    }
+
+    /// Runs the program over a frame that nobody sent (`BPF_PROG_TEST_RUN`), and writes what it made of it into
+    /// `out`: the action, and how many bytes that is.
+    ///
+    /// # Errors
+    /// The kernel's answer: it runs no program on less than an Ethernet header.
+    pub fn run(&self, frame: &[u8], out: &mut [u8]) -> Result<(u32, usize), ProgramError> {
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::default() };
+        let program: &Xdp =
+            self.object.program(self.program).expect("the embedded object has it").try_into()?;
+        let ran = program.test_run(options)?;
+        Ok((ran.return_value, ran.data_size_out as usize))
     }
 
     /// How many frames of the device had each verdict so far, in the order of [`Verdict::ALL`].

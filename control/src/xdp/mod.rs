@@ -8,6 +8,7 @@
 mod bpffs;
 mod classifier;
 mod device;
+mod devices;
 mod flows;
 mod instance;
 mod programs;
@@ -16,6 +17,7 @@ mod tables;
 pub use bpffs::BpfFs;
 pub use classifier::Classifier;
 pub use device::{Attached, Device, Regime};
+pub use devices::Devices;
 pub use flows::Usage;
 pub use instance::{AttachError, Instance};
 pub use programs::{LoadError, Programs};

@@ -15,6 +15,7 @@ use vxdp_ebpf::{OBJECT, Verdict, map, program};
 
 use super::bpffs::BpfFs;
 use super::classifier::Classifier;
+use super::devices::Devices;
 use super::flows::Usage;
 use super::instance::Instance;
 use super::tables::{Capacity, Heartbeats, TableError, Tables};
@@ -62,6 +63,7 @@ impl Programs {
             .map_max_entries(map::VTEPS, capacity.vteps)
             .map_max_entries(map::PORTS, capacity.ports)
             .map_max_entries(map::PORT_FLOWS, capacity.ports)
+            .map_max_entries(map::PORT_DEVICES, capacity.ports)
             .map_max_entries(map::OVERLAYS, capacity.overlays)
             .load(OBJECT)
             .map_err(LoadError::Object)?;
@@ -82,6 +84,11 @@ impl Programs {
         Ok(Usage::open(|name| self.map(name))?)
     }
 
+    /// What the in-kernel engine's XDP programs send to.
+    pub fn devices(&self) -> Result<Devices, LoadError> {
+        Ok(Devices::open(|name| self.map(name))?)
+    }
+
     /// The signs of life.
     pub fn heartbeats(&self) -> Result<Heartbeats, LoadError> {
         Ok(Heartbeats::open(self.map(map::HEARTBEATS))?)
@@ -100,6 +107,16 @@ impl Programs {
     /// Loads an instance for the device on the bridge of container port `port`.
     pub fn port(&self, port: PortId) -> Result<Instance, LoadError> {
         self.instance(program::PORT, port.get().into())
+    }
+
+    /// Loads the XDP program that decapsulates by itself on the device that carries the tunnel.
+    pub fn xdp_underlay(&self) -> Result<Instance, LoadError> {
+        self.instance(program::XDP_UNDERLAY, u32::MAX)
+    }
+
+    /// Loads the XDP program that encapsulates by itself on the device on the bridge of container port `port`.
+    pub fn xdp_port(&self, port: PortId) -> Result<Instance, LoadError> {
+        self.instance(program::XDP_PORT, port.get().into())
     }
 
     /// Loads the tc program that decapsulates on the device that carries the tunnel.
@@ -205,7 +222,11 @@ fn taken(object: &mut Ebpf, name: &str) -> Map {
 
 fn data(map: Map) -> MapData {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)
+        | Map::DevMap(data) => data,
         _ => unreachable!("the embedded object shares no maps of other kinds"),
     }
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use vxdp_dataplane::wire::{Inner, Network, Transport};
 
 /// Longest inner frame that a port takes here: an MTU of 1450 behind an Ethernet header.
 pub(crate) const LONGEST: usize = 1464;
@@ -73,6 +74,9 @@ pub(crate) fn frame(dice: &mut Dice, source: [u8; 6], destination: [u8; 6]) -> V
         dice.fill(&mut frame[start..]);
     }
     if dice.one_in(16) {
+        leave_unfinished(&mut frame);
+    }
+    if dice.one_in(16) {
         frame.truncate(ETHERNET + dice.below(frame.len() - ETHERNET + 1));
     }
     frame
@@ -141,6 +145,23 @@ fn ipv6(dice: &mut Dice, frame: &mut Vec<u8>, payload: usize) {
         frame[start] = 135;
         frame[start + 1] = dice.pick(&[0, 0, 1]);
     }
+}
+
+/// Leaves the checksum of a TCP or UDP segment to the device: the folded sum of the pseudo-header in its place
+/// (`CHECKSUM_PARTIAL`, include/linux/skbuff.h).
+fn leave_unfinished(frame: &mut [u8]) {
+    let inner = Inner::parse(frame);
+    let (Network::V4 { at: ip, transport } | Network::V6 { at: ip, transport }) = inner.network else {
+        return;
+    };
+    let Transport::Segment { protocol, at, end } = transport else { return };
+    let addresses = if frame[ip] >> 4 == 4 { ip + 12..ip + 20 } else { ip + 8..ip + 40 };
+    let words = frame[addresses].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum = words.sum::<u32>() + u32::from(protocol) + (end - at) as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let field = at + if protocol == 6 { 16 } else { 6 };
+    frame[field..field + 2].copy_from_slice(&(sum as u16).to_be_bytes());
 }
 
 /// Does something to a tunnel's packet over IPv4: half of the time nothing but a congestion mark.

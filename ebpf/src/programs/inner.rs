@@ -3,7 +3,7 @@
 use vxdp_ebpf::Verdict;
 
 use super::entropy::mixed;
-use super::frame::{Be16, Ipv4, Ipv6, Packet, header};
+use super::frame::{Be16, Ipv4, Ipv6, Packet, fold, header};
 
 const TCP: u16 = 6;
 const UDP: u16 = 17;
@@ -74,8 +74,8 @@ fn look_v6(packet: &impl Packet, at: usize) -> Result<Inner, Verdict> {
     let ip = header::<Ipv6>(packet, at).ok_or(Verdict::BadLength)?;
     let first = ip.version_class_flow[0].get();
     let protocol = ip.next_header_hop_limit.get() >> 8;
-    // Hop-by-hop, routing, fragment, destination options: what follows them decides about the source port.
-    if matches!(protocol, 0 | 43 | 44 | 60) {
+    // What follows them decides about the source port.
+    if is_extension(protocol) {
         return Err(Verdict::NotPlain);
     }
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (ip.source, ip.destination);
@@ -122,4 +122,71 @@ fn segment(
         inner.headers = length + usize::from(offset.get() >> 12) * 4;
     }
     Ok(())
+}
+
+/// Whether the sender left the checksum of a whole TCP or UDP segment to its device: the field holds the folded sum
+/// of the pseudo-header (`dataplane/src/path/unfinished.rs` says why that tells). The packet at `at` has been
+/// looked at.
+#[inline(always)]
+pub(super) fn is_unfinished(packet: &impl Packet, ethertype: u16, at: usize) -> bool {
+    let segment = if ethertype == 0x0800 { segment_v4(packet, at) } else { segment_v6(packet, at) };
+    let Some(Segment { protocol, start, length, addresses }) = segment else { return false };
+    let (field, least) = if protocol == TCP { (16, 20) } else { (6, 8) };
+    if length < least {
+        return false;
+    }
+    let pseudo = addresses + u32::from(protocol.to_be()) + u32::from((length as u16).to_be());
+    header::<Be16>(packet, at + start + field).is_some_and(|checksum| checksum.raw() == fold(pseudo))
+}
+
+/// A whole TCP or UDP segment in a packet.
+struct Segment {
+    protocol: u16,
+    /// Where it starts in the packet.
+    start: usize,
+    length: usize,
+    /// Sum of the words of the addresses, as they lie in the packet.
+    addresses: u32,
+}
+
+#[inline(always)]
+fn segment_v4(packet: &impl Packet, at: usize) -> Option<Segment> {
+    let ip = header::<Ipv4>(packet, at)?;
+    let start = usize::from(ip.version_ihl_tos.get() >> 8 & 0xf) * 4;
+    let (protocol, total) = (ip.ttl_protocol.get() & 0xff, usize::from(ip.total_length.get()));
+    let whole = ip.version_ihl_tos.get() >> 12 == 4
+        && ip.flags_fragment.get() & 0x3fff == 0
+        && start >= size_of::<Ipv4>()
+        && total >= start
+        && total <= packet.length() - at;
+    let words = [ip.source[0], ip.source[1], ip.destination[0], ip.destination[1]];
+    let addresses = words.iter().map(|word| u32::from(word.raw())).sum();
+    (whole && matches!(protocol, TCP | UDP)).then_some(Segment {
+        protocol,
+        start,
+        length: total - start,
+        addresses,
+    })
+}
+
+#[inline(always)]
+fn segment_v6(packet: &impl Packet, at: usize) -> Option<Segment> {
+    const START: usize = size_of::<Ipv6>();
+    let ip = header::<Ipv6>(packet, at)?;
+    let (protocol, length) = (ip.next_header_hop_limit.get() >> 8, usize::from(ip.payload_length.get()));
+    let whole = ip.version_class_flow[0].get() >> 12 == 6 && START + length <= packet.length() - at;
+    let addresses = ip.source.iter().chain(&ip.destination).map(|word| u32::from(word.raw())).sum();
+    (whole && matches!(protocol, TCP | UDP)).then_some(Segment { protocol, start: START, length, addresses })
+}
+
+/// Whether an IPv6 packet has extension headers behind which a segment may hide.
+#[inline(always)]
+pub(super) fn has_extensions(packet: &impl Packet, at: usize) -> bool {
+    header::<Ipv6>(packet, at).is_some_and(|ip| is_extension(ip.next_header_hop_limit.get() >> 8))
+}
+
+/// Hop-by-hop, routing, fragment, destination options.
+#[inline(always)]
+const fn is_extension(protocol: u16) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 60)
 }

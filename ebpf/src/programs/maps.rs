@@ -3,7 +3,7 @@
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, XskMap};
+use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf, XskMap};
 use vxdp_ebpf::{
     COUNTED_VTEPS, FdbKey, Flows, HITS_BYTES, MAX_QUEUES, Overlay, OverlayKey, Port, Row, Settings,
     TUNNEL_PORT_WORDS, Verdict, Vtep,
@@ -47,6 +47,15 @@ pub(super) static PORT_FLOWS: PerCpuArray<Flows> = PerCpuArray::with_max_entries
 
 #[map]
 pub(super) static IDENTS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the XDP programs of the in-kernel engine send to. An entry is the device itself, not its index, so it
+/// works from any namespace; the kernel takes out a device that goes.
+#[map]
+pub(super) static UNDERLAY_DEVICE: DevMap = DevMap::with_max_entries(1, 0);
+
+/// Size at load time, that of `PORTS`.
+#[map]
+pub(super) static PORT_DEVICES: DevMap = DevMap::with_max_entries(1, 0);
 
 /// One per instance, so that the slot is the queue's number.
 #[map]

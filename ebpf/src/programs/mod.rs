@@ -5,6 +5,7 @@
 //! for a frame that is no tunnel datagram, 160 ns for a redirected one; 31 ns for a container's broadcast,
 //! 120 ns for its known unicast up to the redirection. A hash lookup takes about 30 of these, the clock 20.
 
+mod carry;
 mod encap;
 mod entropy;
 mod frame;
@@ -13,6 +14,7 @@ mod maps;
 mod port;
 mod tc;
 mod underlay;
+mod xdp;
 mod xsk;
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;

@@ -26,12 +26,13 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use vxdp_ebpf::{COUNTED_VTEPS, Family, FdbKey, Flows, Row, Settings, UPLINK_MARK, Verdict};
+use vxdp_ebpf::{Family, Flows, UPLINK_MARK, Verdict};
 
+use super::carry::{congestion, hit, next_ident, tally};
 use super::encap::{Headers, updated};
 use super::frame::{Be16, Ethernet, Ipv4, Ipv6, Packet as _, Udp, header, pointer};
 use super::inner::{self, ecn};
-use super::maps::{HITS, IDENTS, PORT_FLOWS, PORT_NUMBER, PORTS, SETTINGS, VTEP_FLOWS};
+use super::maps::{PORT_NUMBER, PORTS, SETTINGS};
 use super::port::Departure;
 use super::{alive, count, port, underlay};
 
@@ -196,24 +197,6 @@ fn arrive(ctx: &TcContext) -> Result<(u32, u32), Verdict> {
     Ok((port.uplink_outside, arrival.port))
 }
 
-/// The codepoint that the inner packet must get (RFC 6040, section 4.2, figure 4).
-#[inline(always)]
-fn congestion(ctx: &TcContext, ethertype: u16) -> Result<Option<u8>, Verdict> {
-    let at = const { Headers::ROOM + ETHERNET };
-    let dsfield = match ethertype {
-        0x0800 => header::<Ipv4>(ctx, at).ok_or(Verdict::BadLength)?.version_ihl_tos.get() as u8,
-        0x86dd => (header::<Ipv6>(ctx, at).ok_or(Verdict::BadLength)?.version_class_flow[0].get() >> 4) as u8,
-        _ => return Err(Verdict::NotPlain),
-    };
-    let outer = header::<Ipv4>(ctx, ETHERNET).ok_or(Verdict::BadLength)?.version_ihl_tos.get() as u8;
-    match (outer & ecn::MASK, dsfield & ecn::MASK) {
-        (ecn::CE, ecn::NOT_ECT) => Err(Verdict::Congestion),
-        (ecn::CE, ecn::ECT_0 | ecn::ECT_1) => Ok(Some(ecn::CE)),
-        (ecn::ECT_1, ecn::ECT_0) => Ok(Some(ecn::ECT_1)),
-        _ => Ok(None),
-    }
-}
-
 /// Writes a codepoint into the inner packet. Nothing else changes, so the kernel would do the same should the
 /// packet go there after all.
 #[inline(always)]
@@ -261,47 +244,5 @@ impl AdjustRoom for TcContext {
     #[inline(always)]
     fn adjust_room_by(&self, bytes: i32, flags: u64) -> Result<(), Verdict> {
         self.adjust_room(bytes, BPF_ADJ_ROOM_MAC, flags).map_err(|_| Verdict::Refused)
-    }
-}
-
-/// The next IPv4 identification, and `count` of them taken: unlike zero, it lets a packet without DF be
-/// fragmented on the way (RFC 6864, section 4.2).
-#[inline(always)]
-fn next_ident(count: usize) -> u16 {
-    let Some(next) = IDENTS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the pointer is into this CPU's own value, and programs of one kind do not interrupt each other.
-    unsafe {
-        let ident = *next;
-        *next = ident.wrapping_add(count as u32);
-        ident as u16
-    }
-}
-
-/// Tells the daemon, once in an epoch, that traffic comes from there.
-#[inline(always)]
-fn hit((key, row): (FdbKey, *mut Row), settings: &Settings) {
-    /// `BPF_RB_NO_WAKEUP`: the daemon comes by itself.
-    const NO_WAKEUP: u64 = 1;
-    // SAFETY: the map is not preallocated, so a row lives until the program ends; two CPUs that meet here tell
-    // the same twice.
-    unsafe {
-        if (*row).seen != settings.epoch && HITS.output::<FdbKey>(&key, NO_WAKEUP).is_ok() {
-            (*row).seen = settings.epoch;
-        }
-    }
-}
-
-/// Counts a frame with its VTEP and its port.
-#[inline(always)]
-fn tally(vtep: u32, port: u32, count: impl Fn(&mut Flows)) {
-    if vtep < COUNTED_VTEPS
-        && let Some(flows) = VTEP_FLOWS.get_ptr_mut(vtep)
-    {
-        // SAFETY: the pointer is into this CPU's own value, and programs of one kind do not interrupt each other.
-        count(unsafe { &mut *flows });
-    }
-    if let Some(flows) = PORT_FLOWS.get_ptr_mut(port) {
-        // SAFETY: as above.
-        count(unsafe { &mut *flows });
     }
 }

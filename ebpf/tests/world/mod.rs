@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya::maps::{Array, DevMap, HashMap, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 use vxdp_ebpf::{
@@ -30,11 +30,13 @@ pub(crate) struct Packet {
 }
 
 /// The directories of `packets/`, and the program of each.
-pub(crate) const PROGRAMS: [(&str, &str); 4] = [
+pub(crate) const PROGRAMS: [(&str, &str); 6] = [
     ("underlay", program::UNDERLAY),
     ("port", program::PORT),
     ("tc_underlay", program::TC_UNDERLAY),
     ("tc_port", program::TC_PORT),
+    ("xdp_underlay", program::XDP_UNDERLAY),
+    ("xdp_port", program::XDP_PORT),
 ];
 
 /// Every packet of every program.
@@ -96,7 +98,7 @@ impl World {
         let (_, program) = PROGRAMS.into_iter().find(|(name, _)| *name == directory).unwrap();
         let port_number = if state == "port_beyond_table" { BEYOND } else { THIS_PORT };
         let mut loader = EbpfLoader::new();
-        for name in [map::OVERLAYS, map::FDB, map::VTEPS, map::PORTS, map::PORT_FLOWS] {
+        for name in [map::OVERLAYS, map::FDB, map::VTEPS, map::PORTS, map::PORT_FLOWS, map::PORT_DEVICES] {
             loader.map_max_entries(name, 16);
         }
         let mut ebpf =
@@ -119,6 +121,9 @@ impl World {
         world.set_host(family, state);
         world.set_tables(family, state);
         world.set_worker(state);
+        if state != "no_device" {
+            world.set_devices();
+        }
         world
     }
 
@@ -183,6 +188,17 @@ impl World {
             let socket = self._socket.as_raw_fd();
             let mut slots = XskMap::try_from(self.ebpf.map_mut(map::XSKS).unwrap()).unwrap();
             slots.set(0, socket, 0).expect("a socket in the XSKMAP");
+        }
+    }
+
+    /// Devices for what is redirected: nothing is sent there.
+    fn set_devices(&mut self) {
+        const LOOPBACK: u32 = 1;
+        for name in [map::UNDERLAY_DEVICE, map::PORT_DEVICES] {
+            let mut devices = DevMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap();
+            for index in 0..devices.len() {
+                devices.set(index, LOOPBACK, None, 0).expect("a device in the DEVMAP");
+            }
         }
     }
 
