@@ -19,6 +19,8 @@ pub struct Traffic {
     pub frame: usize,
     /// Flows: different UDP source ports.
     pub flows: u32,
+    /// Who makes them.
+    pub generator: generator::Kind,
 }
 
 /// Generator and sink, set up on a subject.
@@ -62,7 +64,8 @@ impl Trial {
 
 impl Rig {
     /// Sets it up.
-    pub fn open(subject: &Subject, kind: generator::Kind, traffic: Traffic) -> Result<Self> {
+    pub fn open(subject: &Subject, traffic: Traffic) -> Result<Self> {
+        let kind = traffic.generator;
         let [c1, c2] = &subject.containers;
         let polling = (kind == generator::Kind::Live)
             .then(|| Polling::switch_on(subject.entrance.as_ref()))

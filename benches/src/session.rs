@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cpu;
 use crate::figure::{Figure, Sample, median};
 use crate::generator::{self, Pace};
 use crate::measure::{Case, Measurement};
@@ -16,8 +17,8 @@ use crate::subject::{Kind, Subject};
 /// How thoroughly to measure.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How frames are made.
-    pub generator: generator::Kind,
+    /// How frames are made: `throughput` tries each, the others take the first that will do.
+    pub generators: Vec<generator::Kind>,
     /// Inner frame lengths in bytes.
     pub frames: Vec<usize>,
     /// Numbers of flows.
@@ -68,8 +69,12 @@ impl Session {
                     if vxdp_lab::interrupted() {
                         bail!("interrupted");
                     }
+                    if !Measurement::applies(case, self.subjects[index].kind) {
+                        progress.leave_out();
+                        continue;
+                    }
                     progress.begin(measurement, name, case);
-                    let samples = measurement.run(self, index, case).with_context(|| {
+                    let samples = self.measure(measurement, index, case).with_context(|| {
                         format!("{} of {name}, {}", measurement.as_str(), case.conditions().line())
                     })?;
                     progress.end(&samples);
@@ -80,12 +85,29 @@ impl Session {
         Ok(figures)
     }
 
+    /// Measures one case, and looks whether the frames took the path that is meant to be measured.
+    fn measure(&mut self, measurement: Measurement, index: usize, case: &Case) -> Result<Vec<Sample>> {
+        self.wake(index)?;
+        let before = self.subjects[index].carried()?;
+        let mut samples = measurement.run(self, index, case)?;
+        // What fails over is meant to take the other path.
+        if let (Some(before), false) = (before, matches!(case, Case::Event(_))) {
+            let stray = self.subjects[index].stray(&before)?;
+            for sample in samples.iter_mut().filter(|_| stray.is_some()) {
+                sample.note = sample.note.take().or_else(|| stray.clone());
+            }
+        }
+        self.pause()?;
+        Ok(samples)
+    }
+
     /// What the generator can do into the sink with nothing in between, frames per second.
     pub fn calibration(&mut self, traffic: Traffic) -> Result<f64> {
         if let Some(rate) = self.calibrations.get(&traffic) {
             return Ok(*rate);
         }
-        let mut rig = Rig::open(&self.wire, self.settings.generator, traffic)?;
+        self.pause()?;
+        let mut rig = Rig::open(&self.wire, traffic)?;
         let rate = rig.trial(Pace::Flat, self.settings.trial)?.received_rate();
         self.calibrations.insert(traffic, rate);
         Ok(rate)
@@ -98,14 +120,35 @@ impl Session {
 
     /// A trial of generator and sink with nothing in between.
     pub fn calibrated_trial(&self, traffic: Traffic, pace: Pace, duration: Duration) -> Result<Trial> {
-        Rig::open(&self.wire, self.settings.generator, traffic)?.trial(pace, duration)
+        self.pause()?;
+        Rig::open(&self.wire, traffic)?.trial(pace, duration)
+    }
+
+    /// Lets no subject take processor time while it carries nothing.
+    fn pause(&self) -> Result<()> {
+        self.subjects.iter().try_for_each(Subject::pause)
+    }
+
+    /// Processors that are busy while nothing is measured.
+    pub fn strange_work(&self) -> Result<f64> {
+        const LOOK: Duration = Duration::from_millis(200);
+        self.pause()?;
+        let moment = cpu::Moment::now()?;
+        std::thread::sleep(LOOK);
+        Ok(moment.busy()?.as_secs_f64() / LOOK.as_secs_f64())
+    }
+
+    /// Lets subject number `index` carry, and no other; its tables know both containers then.
+    pub fn wake(&self, index: usize) -> Result<()> {
+        self.pause()?;
+        self.subjects[index].resume()?;
+        self.subjects[index].warm_up()
     }
 
     /// A rig on subject number `index`, whose tables know both containers.
     pub fn rig(&self, index: usize, traffic: Traffic) -> Result<Rig> {
-        let subject = &self.subjects[index];
-        subject.warm_up()?;
-        Rig::open(subject, self.settings.generator, traffic)
+        self.wake(index)?;
+        Rig::open(&self.subjects[index], traffic)
     }
 
     /// Searches the no-drop rate of a subject and remembers it; with it the trial that overloaded the path.

@@ -4,13 +4,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
-use vxdp_lab::{Attachment, Daemon, Frames, Lab, Mode, Ping, Place, TwoHosts};
+use vxdp_lab::{
+    Attachment, Daemon, Directions, Frames, Host, Lab, Mode, Ovs, OvsHosts, OvsPorts, Ping, Place, Probe,
+    TwoHosts,
+};
 
 use crate::frame::{ADDRESS1, ADDRESS2, MAC1, MAC2};
 
 /// The containers' device, in every subject.
 pub const DEVICE: &str = "eth1";
+
+/// So many frames that take the wrong path say nothing: whatever a mode does not carry at all goes there.
+const STRAY: u64 = 100;
+/// From this share on a figure says so.
+const STRAY_SHARE: f64 = 0.01;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -21,6 +31,10 @@ pub enum Kind {
     Xdp,
     /// vxdp on both hosts, the BPF programs carry them by themselves.
     InKernel,
+    /// Open vSwitch on both hosts: AF_XDP ports, each polled without a pause by a thread of its own.
+    Ovs,
+    /// Open vSwitch on both hosts: AF_XDP ports, served by its main thread, which sleeps.
+    OvsNonPmd,
     /// A veth pair and nothing else: the machine's own limit.
     None,
 }
@@ -29,7 +43,7 @@ impl Kind {
     /// The modes of vxdp.
     pub const MODES: [Self; 3] = [Self::Kernel, Self::Xdp, Self::InKernel];
     /// What else can stand between the containers.
-    pub const PEERS: [Self; 1] = [Self::None];
+    pub const PEERS: [Self; 3] = [Self::Ovs, Self::OvsNonPmd, Self::None];
 
     /// As on the command line.
     pub fn as_str(self) -> &'static str {
@@ -37,7 +51,19 @@ impl Kind {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
             Self::InKernel => "inkernel",
+            Self::Ovs => "ovs",
+            Self::OvsNonPmd => "ovs-nonpmd",
             Self::None => "none",
+        }
+    }
+
+    /// The mode, if it is one of vxdp's.
+    pub fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Kernel => Some(Mode::Kernel),
+            Self::Xdp => Some(Mode::Xdp),
+            Self::InKernel => Some(Mode::InKernel),
+            Self::Ovs | Self::OvsNonPmd | Self::None => None,
         }
     }
 
@@ -52,10 +78,12 @@ impl Kind {
 
     /// Builds it; it stands idle until it is measured.
     pub fn build(self, dataplane: &str) -> Result<Subject> {
-        let (lab, daemons, entrance) = match self {
+        let Built { lab, daemons, switches, entrance } = match self {
             Self::Kernel => overlay(Mode::Kernel, dataplane)?,
             Self::Xdp => overlay(Mode::Xdp, dataplane)?,
             Self::InKernel => overlay(Mode::InKernel, dataplane)?,
+            Self::Ovs => ovs(OvsPorts::AfXdp)?,
+            Self::OvsNonPmd => ovs(OvsPorts::AfXdpInMainThread)?,
             Self::None => wire()?,
         };
         let containers = match lab.hosts() {
@@ -63,9 +91,10 @@ impl Kind {
             _ => [lab.h1().netns("c1"), lab.h1().netns("c2")],
         };
         let mut subject =
-            Subject { kind: self, daemons, lab, containers, entrance, regime: Regime::default() };
+            Subject { kind: self, daemons, switches, lab, containers, entrance, regime: Regime::default() };
         subject.warm_up()?;
         subject.regime = subject.look_at_regime(dataplane)?;
+        subject.pause()?;
         Ok(subject)
     }
 }
@@ -74,7 +103,12 @@ impl Kind {
 pub type Entrance = (Place, &'static str);
 
 /// What a subject is made of.
-type Built = (Lab, Vec<Daemon>, Option<Entrance>);
+struct Built {
+    lab: Lab,
+    daemons: Vec<Daemon>,
+    switches: Vec<Ovs>,
+    entrance: Option<Entrance>,
+}
 
 /// Two containers, joined.
 #[derive(Debug)]
@@ -89,6 +123,7 @@ pub struct Subject {
     pub entrance: Option<Entrance>,
     // In the order in which they have to go.
     daemons: Vec<Daemon>,
+    switches: Vec<Ovs>,
     lab: Lab,
 }
 
@@ -123,11 +158,98 @@ impl Subject {
         if self.daemons.is_empty() { Ok(None) } else { self.lab.h1().frames().map(Some) }
     }
 
+    /// Whether other frames than its own took the path of a mode of vxdp since it had carried `before`, in words;
+    /// an error if none took it.
+    pub fn stray(&self, before: &Frames) -> Result<Option<String>> {
+        let (Some(after), Some(mode)) = (self.carried()?, self.kind.mode()) else { return Ok(None) };
+        let moved = |after: Directions, before: Directions| {
+            after.encap.saturating_sub(before.encap) + after.decap.saturating_sub(before.decap)
+        };
+        let (fast, kernel) = (moved(after.xdp, before.xdp), moved(after.kernel, before.kernel));
+        let (own, other) = if mode.is_fast() { (fast, kernel) } else { (kernel, fast) };
+        if other <= STRAY {
+            return Ok(None);
+        }
+        ensure!(own > 0, "mode {} carried none of {other} frames: the other path did", mode.as_str());
+        let share = other as f64 / (own + other) as f64;
+        let other = if mode.is_fast() { "the kernel's path" } else { "a fast path" };
+        Ok((share > STRAY_SHARE).then(|| format!("{:.0} % of the frames took {other}", share * 100.0)))
+    }
+
+    /// Stops what would take processor time from others while it is not measured.
+    pub fn pause(&self) -> Result<()> {
+        self.switches.iter().try_for_each(Ovs::pause)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.switches.iter().try_for_each(Ovs::resume)
+    }
+
+    /// Host 1.
+    pub fn h1(&self) -> &Host {
+        self.lab.h1()
+    }
+
+    /// Switches host 1 to `mode` while it runs.
+    pub fn switch(&self, mode: Mode) -> Result<()> {
+        let words = [&["mode"], mode.words()].concat();
+        self.h1().vxdp(&words)?.success().map(drop)
+    }
+
+    /// Ends the daemon of host 1 with SIGTERM.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        self.daemons.remove(0).stop()
+    }
+
+    /// Ends the daemon of host 1 with SIGKILL.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemons.remove(0).kill()
+    }
+
+    /// Starts the daemon of host 1, which has none.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let (h1, mode) = (self.lab.h1(), self.kind.mode().context("no mode of vxdp")?);
+        self.daemons.insert(0, h1.start_vxdp(&h1.config_path(), mode)?);
+        Ok(())
+    }
+
+    /// Starts a daemon that takes over from the one of host 1.
+    pub fn take_over_daemon(&mut self) -> Result<()> {
+        let (h1, mode) = (self.lab.h1(), self.kind.mode().context("no mode of vxdp")?);
+        let new = h1.take_over_vxdp(&h1.config_path(), mode)?;
+        let status = std::mem::replace(&mut self.daemons[0], new).wait()?;
+        ensure!(status.success(), "the daemon that was taken over from ended with {status}");
+        Ok(())
+    }
+
+    /// Sends `signal` to the daemon of host 1.
+    pub fn signal_daemon(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.daemons[0].pid().cast_signed()), signal)?)
+    }
+
+    /// Waits until a mode of vxdp carries what the containers say.
+    pub fn wait_until_it_carries(&self) -> Result<()> {
+        if !self.kind.mode().is_some_and(Mode::is_fast) {
+            return self.warm_up();
+        }
+        let [c1, c2] = &self.containers;
+        let probe = Probe::start(c1, c2, ADDRESS2, Duration::from_millis(2))?;
+        let carried = self.lab.hosts().iter().try_for_each(|host| host.wait_for_userspace(20));
+        probe.stop()?;
+        carried
+    }
+
     fn look_at_regime(&self, dataplane: &str) -> Result<Regime> {
         let mut regime = Regime::default();
         regime.set("devices", "veth");
-        if self.kind != Kind::None {
+        if self.kind.mode().is_some() {
             regime.set("bridge-nf", "off");
+        }
+        match self.kind {
+            Kind::Ovs => regime.set("af_xdp", "copy, polled without a pause"),
+            Kind::OvsNonPmd => regime.set("af_xdp", "copy, in the main thread"),
+            _ => {}
         }
         if matches!(self.kind, Kind::Xdp | Kind::InKernel) {
             let status = self.lab.h1().status()?;
@@ -185,7 +307,14 @@ fn overlay(mode: Mode, dataplane: &str) -> Result<Built> {
         }
     }
     let entrance = lab.h1().netns("overlay");
-    Ok((lab, daemons, Some((entrance, "veth2"))))
+    Ok(Built { lab, daemons, switches: Vec::new(), entrance: Some((entrance, "veth2")) })
+}
+
+/// Two hosts with Open vSwitch.
+fn ovs(ports: OvsPorts) -> Result<Built> {
+    let (switches, lab) = OvsHosts::build(Lab::builder("bench-ovs").build()?, ports)?.into_parts();
+    let entrance = lab.h1().place().clone();
+    Ok(Built { lab, daemons: Vec::new(), switches, entrance: Some((entrance, "veth2")) })
 }
 
 /// `config` with more lines in `[dataplane]`.
@@ -208,7 +337,7 @@ fn wire() -> Result<Built> {
             "ip -n {name} link set eth1 address {mac} up; ip -n {name} address add {address}/24 dev eth1"
         ))?;
     }
-    Ok((lab, Vec::new(), None))
+    Ok(Built { lab, daemons: Vec::new(), switches: Vec::new(), entrance: None })
 }
 
 /// Keeps GRO on while it exists: a veth takes redirected XDP frames only where it polls.

@@ -26,6 +26,8 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::command;
 use crate::host::Host;
@@ -130,6 +132,21 @@ impl Ovs {
             .with_context(|| self.explain())
     }
 
+    /// Stops its processor time, and with it whatever crosses it, until [`resume`](Self::resume): threads that
+    /// poll without a pause would distort what is measured beside it.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on. Twice is no harm.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.switch.id().cast_signed()), signal).context("while signalling ovs-vswitchd")
+    }
+
     fn configure(&self, host: &Host, number: u8, ports: OvsPorts) -> Result<()> {
         let (kind, peer) = (ports.interface_type(), self.peer);
         self.vsctl(&["--no-wait", "init"])?;
@@ -222,7 +239,7 @@ impl Drop for Ovs {
 #[derive(Debug)]
 pub struct OvsHosts {
     // Goes before the lab.
-    _switches: Vec<Ovs>,
+    switches: Vec<Ovs>,
     lab: Lab,
 }
 
@@ -235,12 +252,17 @@ impl OvsHosts {
             switches.push(Ovs::start(&lab, number, ports, Family::V4)?);
         }
         switches.iter().try_for_each(Ovs::wait_for_peer)?;
-        Ok(Self { _switches: switches, lab })
+        Ok(Self { switches, lab })
     }
 
     /// The lab.
     pub fn lab(&self) -> &Lab {
         &self.lab
+    }
+
+    /// The two Open vSwitches, which have to go first, and the lab.
+    pub fn into_parts(self) -> (Vec<Ovs>, Lab) {
+        (self.switches, self.lab)
     }
 
     /// The containers `c1` and `c2` with their addresses in the overlay.

@@ -13,7 +13,7 @@ use live::Live;
 use packet::Packet;
 
 /// How frames are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// skbs of a packet socket, as any program in a container makes them; sleeps between bursts.
     Packet,

@@ -23,7 +23,9 @@ const SPARSE: Duration = Duration::from_millis(1);
 /// Bytes of a request: its frame is one of 64 bytes, the frame check sequence included.
 const REQUEST: usize = 18;
 /// What goes on beside the requests under load.
-const LOAD: Traffic = Traffic { frame: 64, flows: 1 };
+fn load(settings: &Settings) -> Traffic {
+    Traffic { frame: 64, flows: 1, generator: settings.generators[0] }
+}
 /// The common load, as a share of the lowest no-drop rate of all subjects.
 const EQUAL: f64 = 0.5;
 
@@ -58,18 +60,19 @@ pub(super) fn length(settings: &Settings) -> Duration {
 }
 
 pub(super) fn run(session: &mut Session, index: usize, way: Way) -> Result<Vec<Sample>> {
-    let length = length(&session.settings);
+    let (length, traffic) = (length(&session.settings), load(&session.settings));
     let load = match way {
         Way::BackToBack | Way::Sparse => None,
-        Way::HalfLoad => Some(session.no_drop_rate(index, LOAD)? * 0.5),
-        Way::EqualLoad => Some(session.lowest_no_drop_rate(LOAD)? * EQUAL),
+        Way::HalfLoad => Some(session.no_drop_rate(index, traffic)? * 0.5),
+        Way::EqualLoad => Some(session.lowest_no_drop_rate(traffic)? * EQUAL),
     };
     let pause = if way == Way::Sparse { SPARSE } else { Duration::ZERO };
-    session.subjects[index].warm_up()?;
+    // Other subjects may have been searched for the rate.
+    session.wake(index)?;
     let Some(rate) = load else {
         return round_trips(&session.subjects[index], pause, length)?.samples();
     };
-    let mut rig = session.rig(index, LOAD)?;
+    let mut rig = session.rig(index, traffic)?;
     let subject = &session.subjects[index];
     let (found, trial) = std::thread::scope(|scope| {
         // A little longer than the requests, so that none of them is alone.
@@ -84,19 +87,40 @@ pub(super) fn run(session: &mut Session, index: usize, way: Way) -> Result<Vec<S
     Ok(samples)
 }
 
-/// Round trips in nanoseconds, and requests without an answer.
+/// How long answers took.
+pub(super) struct Times(Histogram<u64>);
+
+impl Times {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(Histogram::new_with_bounds(100, 10_000_000_000, 3)?))
+    }
+
+    pub(super) fn note(&mut self, time: Duration) {
+        self.0.saturating_record(time.as_nanos() as u64);
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub(super) fn samples(&self) -> Result<Vec<Sample>> {
+        ensure!(!self.0.is_empty(), "no request was answered");
+        let at = |(metric, quantile)| {
+            Sample::new(metric, Unit::Nanoseconds, self.0.value_at_quantile(quantile) as f64)
+        };
+        Ok([("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)].map(at).to_vec())
+    }
+}
+
+/// Round trips, and requests without an answer.
 struct RoundTrips {
-    times: Histogram<u64>,
+    times: Times,
     lost: u64,
 }
 
 impl RoundTrips {
     fn samples(&self) -> Result<Vec<Sample>> {
-        ensure!(!self.times.is_empty(), "no request was answered");
-        let at = |metric, quantile| {
-            Sample::new(metric, Unit::Nanoseconds, self.times.value_at_quantile(quantile) as f64)
-        };
-        let mut samples = vec![at("p50", 0.5), at("p99", 0.99), at("p99.9", 0.999)];
+        let mut samples = self.times.samples()?;
         samples.push(Sample::new("requests lost", Unit::Frames, self.lost as f64));
         Ok(samples)
     }
@@ -131,7 +155,7 @@ fn answer(echo: &UdpSocket, done: &AtomicBool) {
 }
 
 fn ask(client: &UdpSocket, pause: Duration, length: Duration) -> Result<RoundTrips> {
-    let mut found = RoundTrips { times: Histogram::new_with_bounds(100, 10_000_000_000, 3)?, lost: 0 };
+    let mut found = RoundTrips { times: Times::new()?, lost: 0 };
     let (mut request, mut buffer) = ([0; REQUEST], [0; 2048]);
     nix::sys::prctl::set_timerslack(1)?;
     let (start, mut number) = (Instant::now(), 0_u64);
@@ -145,7 +169,7 @@ fn ask(client: &UdpSocket, pause: Duration, length: Duration) -> Result<RoundTri
                 // A late answer to a request that was given up.
                 Ok(length) if buffer[..length] != request => {}
                 Ok(_) => {
-                    found.times.saturating_record(sent.elapsed().as_nanos() as u64);
+                    found.times.note(sent.elapsed());
                     break;
                 }
                 Err(_) => {

@@ -1,7 +1,9 @@
 //! The measurements, one file each.
 
 mod cost;
+mod failover;
 mod latency;
+mod tcp;
 mod throughput;
 
 use std::time::Duration;
@@ -11,6 +13,7 @@ use anyhow::Result;
 use crate::figure::{Conditions, Sample};
 use crate::rig::Traffic;
 use crate::session::{Session, Settings};
+use crate::subject::Kind;
 
 /// What can be measured of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -21,6 +24,10 @@ pub enum Measurement {
     Cost,
     /// Round trips of a UDP request: back to back, one a millisecond, and beside other traffic.
     Latency,
+    /// TCP: bulk throughput of one and of four connections, and requests one after the other.
+    Tcp,
+    /// Datagrams lost, and the longest gap, while modes are switched and daemons stop, hang and die.
+    Failover,
 }
 
 /// One thing that a measurement measures of each subject.
@@ -30,6 +37,10 @@ pub enum Case {
     Traffic(Traffic),
     /// Round trips in this way.
     RoundTrips(latency::Way),
+    /// This over TCP.
+    Tcp(tcp::Way),
+    /// While this happens.
+    Event(failover::Event),
 }
 
 impl Case {
@@ -37,16 +48,23 @@ impl Case {
     pub fn conditions(&self) -> Conditions {
         match self {
             Self::Traffic(traffic) => {
-                Conditions::default().with("frame", traffic.frame).with("flows", traffic.flows)
+                let conditions =
+                    Conditions::default().with("frame", traffic.frame).with("flows", traffic.flows);
+                conditions.with("generator", traffic.generator.as_str())
             }
             Self::RoundTrips(way) => Conditions::default().with("load", way.as_str()),
+            Self::Tcp(way) => way
+                .conditions()
+                .into_iter()
+                .fold(Conditions::default(), |all, (name, value)| all.with(name, value)),
+            Self::Event(event) => Conditions::default().with("event", event.as_str()),
         }
     }
 }
 
 impl Measurement {
     /// All, in the order in which they are run: later ones use what earlier ones found out.
-    pub const ALL: [Self; 3] = [Self::Throughput, Self::Cost, Self::Latency];
+    pub const ALL: [Self; 5] = [Self::Throughput, Self::Cost, Self::Latency, Self::Tcp, Self::Failover];
 
     /// As on the command line.
     pub fn as_str(self) -> &'static str {
@@ -54,15 +72,24 @@ impl Measurement {
             Self::Throughput => "throughput",
             Self::Cost => "cost",
             Self::Latency => "latency",
+            Self::Tcp => "tcp",
+            Self::Failover => "failover",
         }
+    }
+
+    /// Whether it has a place in a run of two minutes.
+    pub fn is_quick(self) -> bool {
+        self != Self::Failover
     }
 
     /// What it measures of each subject.
     pub fn cases(self, settings: &Settings) -> Vec<Case> {
         match self {
-            Self::Throughput => traffics(settings).map(Case::Traffic).collect(),
+            Self::Throughput => traffics(settings).into_iter().map(Case::Traffic).collect(),
             Self::Cost => cost::traffics(settings).into_iter().map(Case::Traffic).collect(),
             Self::Latency => latency::Way::ALL.map(Case::RoundTrips).to_vec(),
+            Self::Tcp => tcp::Way::ALL.map(Case::Tcp).to_vec(),
+            Self::Failover => failover::Event::ALL.map(Case::Event).to_vec(),
         }
     }
 
@@ -73,6 +100,16 @@ impl Measurement {
             Self::Throughput => settings.trial * 12,
             Self::Cost => cost::length(settings) * 2,
             Self::Latency => latency::length(settings),
+            Self::Tcp => tcp::length(settings),
+            Self::Failover => failover::LENGTH,
+        }
+    }
+
+    /// Whether `case` makes sense for a subject of this kind.
+    pub fn applies(case: &Case, kind: Kind) -> bool {
+        match case {
+            Case::Event(event) => event.happens_to(kind),
+            _ => true,
         }
     }
 
@@ -82,13 +119,20 @@ impl Measurement {
             (Self::Throughput, Case::Traffic(traffic)) => throughput::run(session, index, *traffic),
             (Self::Cost, Case::Traffic(traffic)) => cost::run(session, index, *traffic),
             (Self::Latency, Case::RoundTrips(way)) => latency::run(session, index, *way),
+            (Self::Tcp, Case::Tcp(way)) => tcp::run(session, index, *way),
+            (Self::Failover, Case::Event(event)) => failover::run(session, index, *event),
             _ => unreachable!("`cases` gives each measurement its own kind"),
         }
     }
 }
 
-/// Every frame length with every number of flows.
-fn traffics(settings: &Settings) -> impl Iterator<Item = Traffic> {
-    let of = |&flows: &u32| settings.frames.iter().map(move |&frame| Traffic { frame, flows });
-    settings.flows.iter().flat_map(of)
+/// Every frame length with every number of flows from every generator.
+fn traffics(settings: &Settings) -> Vec<Traffic> {
+    let mut all = Vec::new();
+    for &generator in &settings.generators {
+        for &flows in &settings.flows {
+            all.extend(settings.frames.iter().map(|&frame| Traffic { frame, flows, generator }));
+        }
+    }
+    all
 }

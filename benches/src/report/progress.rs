@@ -53,6 +53,13 @@ impl Progress {
         self.expected.extend(rest.into_iter().skip_while(|(of, _)| *of == measurement));
     }
 
+    /// The next step makes no sense for its subject.
+    pub fn leave_out(&mut self) {
+        if self.done < self.expected.len() {
+            self.expected.remove(self.done);
+        }
+    }
+
     /// A step begins.
     pub fn begin(&mut self, measurement: Measurement, subject: &str, case: &Case) {
         self.start.get_or_insert_with(Instant::now);

@@ -43,9 +43,9 @@ struct Arguments {
     /// What else to measure
     #[arg(long, value_delimiter = ',', value_parser = parse_peer)]
     peers: Vec<Kind>,
-    /// How frames are made
-    #[arg(long, value_enum, default_value = "packet")]
-    generator: generator::Kind,
+    /// How frames are made; `throughput` tries each, the others take the first that will do
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "packet")]
+    generator: Vec<generator::Kind>,
     /// Lengths of frames in bytes, from the destination MAC on, without frame check sequence
     #[arg(long, value_delimiter = ',', value_name = "BYTES")]
     frames: Option<Vec<usize>>,
@@ -215,7 +215,7 @@ impl Arguments {
             (vec![64, 256, 512, 1024, 1450], vec![1, 64], 3, 400)
         };
         Settings {
-            generator: self.generator,
+            generators: self.generator.clone(),
             frames: self.frames.clone().unwrap_or(frames),
             flows: self.flows.clone().unwrap_or(flows),
             rounds: self.rounds.unwrap_or(rounds),
@@ -224,9 +224,12 @@ impl Arguments {
         }
     }
 
-    /// Those named, in the order in which they have to run.
+    /// Those named, or else all that there is time for, in the order in which they have to run.
     fn measurements(&self) -> Vec<Measurement> {
-        let named = |m: &Measurement| self.measurements.is_empty() || self.measurements.contains(m);
-        Measurement::ALL.into_iter().filter(named).collect()
+        let wanted = |m: &Measurement| match &self.measurements[..] {
+            [] => !self.quick || m.is_quick(),
+            named => named.contains(m),
+        };
+        Measurement::ALL.into_iter().filter(wanted).collect()
     }
 }
