@@ -70,7 +70,7 @@ impl Rig {
         let polling = (kind == generator::Kind::Live)
             .then(|| Polling::switch_on(subject.entrance.as_ref()))
             .transpose()?;
-        let sink = Sink::open(c2, DEVICE, subject.kind.sink_mode())?;
+        let sink = Sink::open(c2, DEVICE, subject.kind.sink_hook())?;
         let generator = kind.open(c1, DEVICE, &frame::measuring(traffic.frame)?, traffic.flows)?;
         Ok(Self { generator, sink, _polling: polling })
     }

@@ -1,12 +1,12 @@
-//! The sink: an XDP program on container 2's `eth1` that counts measuring frames and drops them.
+//! The sink: a program on container 2's `eth1` that counts measuring frames and drops them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::{Xdp, XdpMode};
-use vxdp_ebpf::bench::{self, Counted, Trace, map, program};
+use aya::maps::{MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use vxdp_ebpf::bench::{self, Counted, map, program};
 use vxdp_lab::Place;
 
 /// Frames are on their way as long as the counter moved within this time.
@@ -14,35 +14,55 @@ const QUIET: Duration = Duration::from_millis(15);
 /// No queue holds frames longer than this.
 const DRAINED: Duration = Duration::from_millis(500);
 
+/// Where the sink's program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// In the driver: the cheapest.
+    Xdp,
+    /// Behind the driver, at tc: for what `bpf_redirect_peer` hands over, which passes no XDP hook of the device.
+    Tc,
+}
+
+impl Hook {
+    /// For a figure's regime.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
 /// Counts and drops while it exists; everything that is not a measuring frame passes.
 pub struct Sink {
     // Holds the program and its link.
     _object: Ebpf,
     counted: PerCpuArray<MapData, u64>,
-    trace: Array<MapData, u64>,
-}
-
-/// What the sink saw of the order and the times of frames.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen {
-    /// Frames.
-    pub frames: u64,
-    /// Frames behind one with a higher number.
-    pub late: u64,
-    /// Longest time between two frames.
-    pub longest_gap: Duration,
 }
 
 impl Sink {
     /// Attaches to `device` of `place`.
-    pub fn open(place: &Place, device: &str, mode: XdpMode) -> Result<Self> {
+    pub fn open(place: &Place, device: &str, hook: Hook) -> Result<Self> {
         let mut object = Ebpf::load(bench::OBJECT).context("while loading the sink")?;
         let counted = PerCpuArray::try_from(object.take_map(map::COUNTED).context("no map")?)?;
-        let trace = Array::try_from(object.take_map(map::TRACE).context("no map")?)?;
-        let xdp: &mut Xdp = object.program_mut(program::SINK).context("no program")?.try_into()?;
-        xdp.load().context("while loading the sink")?;
-        place.enter(|| xdp.attach(device, mode).context("while attaching the sink"))?;
-        Ok(Self { _object: object, counted, trace })
+        match hook {
+            Hook::Xdp => {
+                let xdp: &mut Xdp = object.program_mut(program::SINK).context("no program")?.try_into()?;
+                xdp.load().context("while loading the sink")?;
+                place.enter(|| xdp.attach(device, XdpMode::Driver).context("while attaching the sink"))?;
+            }
+            Hook::Tc => {
+                let tc: &mut SchedClassifier =
+                    object.program_mut(program::SINK_TC).context("no program")?.try_into()?;
+                tc.load().context("while loading the sink")?;
+                place.enter(|| {
+                    // Before Linux 6.6 a filter needs it; it may be there.
+                    let _ = tc::qdisc_add_clsact(device);
+                    tc.attach(device, TcAttachType::Ingress).context("while attaching the sink")
+                })?;
+            }
+        }
+        Ok(Self { _object: object, counted })
     }
 
     /// Measuring frames so far.
@@ -64,24 +84,5 @@ impl Sink {
                 return Ok(now);
             }
         }
-    }
-
-    /// From now on notes order and times of frames, afresh.
-    pub fn start_trace(&mut self) -> Result<()> {
-        for entry in [Trace::Enabled, Trace::Next, Trace::Late, Trace::Last, Trace::LongestGap] {
-            self.trace.set(entry as u32, 0, 0)?;
-        }
-        Ok(self.trace.set(Trace::Enabled as u32, 1, 0)?)
-    }
-
-    /// Ends the trace; `before` are the [`frames`](Self::frames) at its start.
-    pub fn stop_trace(&mut self, before: u64) -> Result<Seen> {
-        self.trace.set(Trace::Enabled as u32, 0, 0)?;
-        let entry = |entry: Trace| self.trace.get(&(entry as u32), 0);
-        Ok(Seen {
-            frames: self.frames()? - before,
-            late: entry(Trace::Late)?,
-            longest_gap: Duration::from_nanos(entry(Trace::LongestGap)?),
-        })
     }
 }

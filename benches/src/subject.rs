@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::XdpMode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -13,6 +12,7 @@ use vxdp_lab::{
 };
 
 use crate::frame::{ADDRESS1, ADDRESS2, MAC1, MAC2};
+use crate::sink::Hook;
 
 /// The containers' device, in every subject.
 pub const DEVICE: &str = "eth1";
@@ -67,12 +67,12 @@ impl Kind {
         }
     }
 
-    /// Where the sink's program runs. The in-kernel engine hands frames to the container's device behind its
-    /// driver, so that a program there sees none; the network core's hook costs more, at this subject's expense.
-    pub fn sink_mode(self) -> XdpMode {
+    /// Where the sink's program runs: where the subject hands frames to the container. At tc a frame costs
+    /// more, at that subject's expense.
+    pub fn sink_hook(self) -> Hook {
         match self {
-            Self::InKernel => XdpMode::Skb,
-            _ => XdpMode::Driver,
+            Self::InKernel => Hook::Tc,
+            _ => Hook::Xdp,
         }
     }
 
@@ -266,6 +266,7 @@ impl Subject {
             regime.set("dataplane", if lines.is_empty() { "default".to_owned() } else { lines.join("; ") });
         }
         regime.set("container offloads", offloads(&self.containers[0])?);
+        regime.set("sink", self.kind.sink_hook().as_str());
         regime.set("processors", std::thread::available_parallelism()?.to_string());
         Ok(regime)
     }

@@ -19,16 +19,16 @@ pub mod map {
     pub const DEVICE: &str = "DEVICE";
     /// Per-CPU array of `u64` by [`Counted`](super::Counted).
     pub const COUNTED: &str = "COUNTED";
-    /// Array of `u64` by [`Trace`](super::Trace).
-    pub const TRACE: &str = "TRACE";
 }
 
 /// Names of the programs in the object.
 pub mod program {
     /// Sends its own frame: for `BPF_PROG_TEST_RUN` with live frames.
     pub const GENERATE: &str = "vxdp_generate";
-    /// Counts measuring frames and drops them.
+    /// Counts measuring frames and drops them, at XDP.
     pub const SINK: &str = "vxdp_sink";
+    /// The same at tc: `bpf_redirect_peer` hands packets over behind every XDP hook of the device, generic or not.
+    pub const SINK_TC: &str = "vxdp_sink_tc";
 }
 
 /// State of the generator. Times are nanoseconds of `CLOCK_MONOTONIC`.
@@ -79,28 +79,6 @@ pub enum Counted {
 impl Counted {
     /// Entries of the map.
     pub const COUNT: u32 = 2;
-}
-
-/// What the sink notes about the order and the times of frames, while it is told to. Frames have to come
-/// from one queue: two CPUs would write over each other.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
-    /// Not 0 while the other entries are kept.
-    Enabled,
-    /// The sequence number after the highest seen; 0 before the first frame.
-    Next,
-    /// Frames whose number was lower than one seen before.
-    Late,
-    /// When the last frame came, nanoseconds of `CLOCK_MONOTONIC`; 0 before the first.
-    Last,
-    /// Longest time between two frames in nanoseconds.
-    LongestGap,
-}
-
-impl Trace {
-    /// Entries of the map.
-    pub const COUNT: u32 = 5;
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -57,11 +57,16 @@ pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Resu
     let per_frame = |busy: Duration, frames: u64| busy.as_nanos() as f64 / frames.max(1) as f64;
     let cost = per_frame(trial.busy, trial.received) - per_frame(empty.busy, empty.received);
     let lost = trial.loss();
-    let note =
-        (lost > 0.01).then(|| format!("{:.1} % of the frames were lost", lost * 100.0)).or_else(|| {
-            let polls = session.subjects[index].kind == Kind::Ovs;
-            polls.then(|| "it polls without a pause, whatever the rate".to_owned())
-        });
+    let note = if strange > STRANGE {
+        Some(format!("others kept {strange:.1} processors busy"))
+    } else if lost > 0.01 {
+        Some(format!("{:.1} % of the frames were lost", lost * 100.0))
+    } else if cost <= 0.0 {
+        Some("too little to be told from the generator and the sink".to_owned())
+    } else {
+        let polls = session.subjects[index].kind == Kind::Ovs;
+        polls.then(|| "it polls without a pause, whatever the rate".to_owned())
+    };
     Ok(vec![
         Sample { note, ..Sample::new("processor time", Unit::ProcessorTime, cost.max(0.0)) },
         Sample::context("at", Unit::FramesPerSecond, trial.sent_rate()),

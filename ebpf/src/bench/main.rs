@@ -6,13 +6,12 @@
 #![expect(unsafe_code, reason = "packet and map memory are raw pointers that the kernel's verifier checks")]
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, DevMap, PerCpuArray};
-use aya_ebpf::programs::XdpContext;
-use vxdp_ebpf::bench::{
-    Counted, FIRST_SOURCE_PORT, Generator, MEASURING_PORT, PERIOD_BITS, SEQUENCE_OFFSET, Trace,
-};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use vxdp_ebpf::bench::{Counted, FIRST_SOURCE_PORT, Generator, MEASURING_PORT, PERIOD_BITS, SEQUENCE_OFFSET};
 
 /// The programs use helpers that the kernel offers to GPL-compatible licences only.
 #[unsafe(link_section = "license")]
@@ -27,9 +26,6 @@ static DEVICE: DevMap = DevMap::with_max_entries(1, 0);
 
 #[map]
 static COUNTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counted::COUNT, 0);
-
-#[map]
-static TRACE: Array<u64> = Array::with_max_entries(Trace::COUNT, 0);
 
 const ETHERTYPE: usize = 12;
 const VERSION_IHL: usize = 14;
@@ -109,9 +105,6 @@ pub(crate) fn vxdp_sink(ctx: XdpContext) -> u32 {
     }
     add(Counted::Frames, 1);
     add(Counted::Bytes, (ctx.data_end() - ctx.data()) as u64);
-    if TRACE.get(Trace::Enabled as u32).is_some_and(|enabled| *enabled != 0) {
-        trace(&ctx);
-    }
     XDP_DROP
 }
 
@@ -125,36 +118,31 @@ fn is_measuring(ctx: &XdpContext) -> Option<bool> {
     )
 }
 
+/// The same for packets that never pass an XDP hook.
+#[classifier]
+pub(crate) fn vxdp_sink_tc(ctx: TcContext) -> i32 {
+    // Unlike XDP's, a packet's linear part need not hold the headers: copied, they are there in any case.
+    let is = |offset: usize, value: u8| ctx.load::<u8>(offset).is_ok_and(|byte| byte == value);
+    let [port_high, port_low] = MEASURING_PORT.to_be_bytes();
+    let is_measuring = is(ETHERTYPE, 0x08)
+        && is(ETHERTYPE + 1, 0x00)
+        && is(VERSION_IHL, 0x45)
+        && is(PROTOCOL, 17)
+        && is(DESTINATION_PORT, port_high)
+        && is(DESTINATION_PORT + 1, port_low);
+    if !is_measuring {
+        return TC_ACT_UNSPEC;
+    }
+    add(Counted::Frames, 1);
+    add(Counted::Bytes, u64::from(ctx.len()));
+    TC_ACT_SHOT
+}
+
 #[inline(always)]
 fn add(what: Counted, amount: u64) {
     if let Some(counter) = COUNTED.get_ptr_mut(what as u32) {
         // SAFETY: the pointer is into this CPU's own value, and an XDP program is not interrupted by another.
         unsafe { *counter += amount };
-    }
-}
-
-#[inline(always)]
-fn trace(ctx: &XdpContext) {
-    let Some(number) = sequence(ctx) else { return };
-    let entry = |which: Trace| TRACE.get_ptr_mut(which as u32);
-    let (Some(next), Some(late), Some(last), Some(longest)) =
-        (entry(Trace::Next), entry(Trace::Late), entry(Trace::Last), entry(Trace::LongestGap))
-    else {
-        return;
-    };
-    // SAFETY: the helper has no preconditions; the pointers are into the map, whose only writer is the queue
-    // that the frames come from.
-    unsafe {
-        let now = bpf_ktime_get_ns();
-        if *last != 0 && now - *last > *longest {
-            *longest = now - *last;
-        }
-        *last = now;
-        if number < *next {
-            *late += 1;
-        } else {
-            *next = number + 1;
-        }
     }
 }
 
@@ -165,12 +153,6 @@ type Number = [u16; 4];
 fn put_sequence(ctx: &XdpContext, number: u64) -> Option<()> {
     let words = [number as u16, (number >> 16) as u16, (number >> 32) as u16, (number >> 48) as u16];
     put::<Number>(ctx, SEQUENCE_OFFSET, words)
-}
-
-#[inline(always)]
-fn sequence(ctx: &XdpContext) -> Option<u64> {
-    let [a, b, c, d] = get::<Number>(ctx, SEQUENCE_OFFSET)?;
-    Some(u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48)
 }
 
 #[inline(always)]
