@@ -168,7 +168,7 @@ fn traffic_goes_on_when_the_daemon_hangs_wakes_dies_and_is_started_again() {
             scene.wait_for_userspace()
         })?;
         let daemon = scene.daemons.remove(0);
-        scene.costs("SIGKILL", &bound(25, 1000), |load| {
+        scene.costs("SIGKILL", &bound(100, 1000), |load| {
             daemon.kill()?;
             load.wait_for(200)
         })?;

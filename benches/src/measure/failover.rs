@@ -157,6 +157,6 @@ pub(super) fn run(session: &mut Session, index: usize, event: Event) -> Result<V
     Ok(vec![
         Sample { note, ..Sample::new("datagrams lost", Unit::Frames, probed.lost as f64) },
         Sample::new("longest gap", Unit::Nanoseconds, probed.gap.as_nanos() as f64),
-        Sample::new("datagrams sent", Unit::Frames, probed.sent as f64),
+        Sample::context("datagrams sent", Unit::Frames, probed.sent as f64),
     ])
 }

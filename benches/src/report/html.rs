@@ -100,7 +100,7 @@ fn calibrations(run: &Run) -> Markup {
             h2 { "Generator into sink, with nothing in between" }
             ul {
                 @for c in &run.calibrations {
-                    li { (c.frame) " bytes, " (c.flows) " flows: " (format!("{:.3} Mpps", c.rate / 1e6)) }
+                    li { (c.generator) ": " (c.frame) " bytes, " (c.flows) " flows: " (format!("{:.3} Mpps", c.rate / 1e6)) }
                 }
             }
         }

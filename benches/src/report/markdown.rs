@@ -21,8 +21,12 @@ fn write(text: &mut String, run: &Run, against: Option<&Against>) -> fmt::Result
     writeln!(text, "# Benchmark of {}\n", table::subjects(&run.figures).join(", "))?;
     writeln!(text, "Made by `vxdp-bench {}`.\n", run.arguments.join(" "))?;
     writeln!(text, "- {}\n- {}", run.began, run.machine.line())?;
-    for Calibration { frame, flows, rate } in &run.calibrations {
-        writeln!(text, "- generator into sink, {frame} bytes, {flows} flows: {:.3} Mpps", rate / 1e6)?;
+    for Calibration { generator, frame, flows, rate } in &run.calibrations {
+        writeln!(
+            text,
+            "- generator {generator} into sink, {frame} bytes, {flows} flows: {:.3} Mpps",
+            rate / 1e6
+        )?;
     }
     writeln!(text, "\n{METHOD}\nReference: {}.\n", ratio::reference(&run.figures).unwrap_or("none"))?;
     list(text, "Warnings", &run.warnings())?;

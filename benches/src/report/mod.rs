@@ -41,6 +41,9 @@ pub struct Run {
 /// What the generator can do into the sink with nothing in between.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
+    /// Which generator.
+    #[serde(default)]
+    pub generator: String,
     /// Bytes of a frame.
     pub frame: usize,
     /// Flows.
@@ -63,7 +66,8 @@ impl Run {
 
     /// Notes a calibration.
     pub fn calibrated(&mut self, traffic: Traffic, rate: f64) {
-        self.calibrations.push(Calibration { frame: traffic.frame, flows: traffic.flows, rate });
+        let generator = traffic.generator.as_str().to_owned();
+        self.calibrations.push(Calibration { generator, frame: traffic.frame, flows: traffic.flows, rate });
     }
 
     /// What has to be known before any two figures are compared.
