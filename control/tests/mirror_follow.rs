@@ -4,6 +4,7 @@ mod namespace;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use namespace::Host;
@@ -27,6 +28,7 @@ struct Tables {
     ports: HashMap<usize, u32>,
     underlay: Option<UnderlayLink>,
     lost: Option<String>,
+    counters: Arc<FollowCounters>,
 }
 
 impl Tables {
@@ -41,11 +43,12 @@ impl Tables {
             ports: vec!["veth2".into()],
         };
         let follower = Follower::open(&host.netns(), "eth0", vec![source]).await.unwrap();
+        let counters = follower.counters();
         let (asks, asked) = mpsc::channel(16);
         let (out, facts) = mpsc::channel(16);
         tokio::spawn(follower.run(asked, out));
         let (macs, vteps, ports) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut tables = Self { facts, asks, macs, vteps, ports, underlay: None, lost: None };
+        let mut tables = Self { facts, asks, macs, vteps, ports, underlay: None, lost: None, counters };
         tables.until("the first facts", Duration::from_secs(10), |tables| tables.underlay.is_some()).await;
         tables
     }
@@ -77,12 +80,6 @@ impl Tables {
                 Change::VtepGone { address, .. } => drop(self.vteps.remove(&address)),
             }),
         }
-    }
-
-    async fn counters(&self) -> FollowCounters {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.asks.send(Ask::Counters(reply)).await.unwrap();
-        answer.await.unwrap()
     }
 }
 
@@ -205,6 +202,6 @@ async fn an_overflow_ends_in_the_same_tables() {
         .collect();
     host.bridge_batch(&rows);
     tables.until("all rows", Duration::from_secs(60), |t| t.macs.len() == 60_000).await;
-    assert!(tables.counters().await.overflows > 0, "{:?}", tables.counters().await);
+    assert!(tables.counters.read().overflows > 0, "{:?}", tables.counters.read());
     assert_eq!(tables.lost, None);
 }

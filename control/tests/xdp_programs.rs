@@ -61,7 +61,7 @@ fn underlay(programs: &Programs) -> Instance {
 }
 
 fn count(instance: &Instance, verdict: Verdict) -> u64 {
-    let verdicts = instance.verdicts().expect("counters");
+    let verdicts = instance.verdicts().read().expect("counters");
     verdicts.iter().find(|(other, _)| *other == verdict).expect("every verdict").1
 }
 

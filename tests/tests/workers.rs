@@ -210,6 +210,29 @@ impl Counts {
         Ok(())
     }
 
+    /// The same frames, counted by overlay, VTEP, port and worker: each sum, and the total that it must equal.
+    fn sums(host: &Host) -> Result<Vec<(String, u64, u64)>> {
+        let status = host.status()?;
+        let engine = &status["modes"]["engine"];
+        let mut sums = Vec::new();
+        for (list, way) in ["overlays", "peers", "devices", "queues"]
+            .into_iter()
+            .flat_map(|list| [(list, "encap"), (list, "decap")])
+        {
+            for unit in ["frames", "bytes"] {
+                let of =
+                    |value: &Value| value[way][unit].as_u64().with_context(|| format!("no {way} {unit}"));
+                let rows = engine[list].as_array().with_context(|| format!("no {list}"))?;
+                let sum = rows.iter().map(of).sum::<Result<u64>>()?;
+                let worker_less = list == "queues" && rows.is_empty();
+                if !worker_less {
+                    sums.push((format!("{} {way} {unit} by {list}", host.name()), sum, of(engine)?));
+                }
+            }
+        }
+        Ok(sums)
+    }
+
     fn note<const N: usize>(&mut self, name: [&str; N], count: &Value) {
         self.0.insert(name.join(" "), count.as_u64().unwrap_or_default());
     }
@@ -319,6 +342,10 @@ fn every_frame_of_a_flood_through_two_workers_is_in_exactly_one_counter() {
             settled.with_context(|| format!("{:#?}", counts.hops()))?;
             let sent = counts.count("c1 sent");
             ensure!(sent >= u64::from(FLOOD), "only {sent} frames were sent");
+            for host in lab.hosts() {
+                let sums = Counts::sums(host)?;
+                ensure!(sums.iter().all(|(_, sum, total)| sum == total), "{sums:#?}");
+            }
             for (host, way) in lab.hosts().iter().zip(["encap", "decap"]) {
                 let carried = by_worker(host, way)?;
                 ensure!(carried.iter().all(|frames| *frames > 0), "{}: {carried:?}", host.name());

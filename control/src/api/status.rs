@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
 
+use crate::engine::Carried;
 use crate::engine::pilot::ModeReport;
 use crate::kernel::as_text;
 use crate::misses;
@@ -65,6 +66,21 @@ pub struct OverlayStatus {
     pub containers: Vec<ContainerStatus>,
     /// Remote containers by origin.
     pub remotes: RemoteCounts,
+    /// What each path has carried.
+    #[serde(default)]
+    pub paths: Vec<PathStatus>,
+}
+
+/// What one path has carried of one overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// `kernel`, `userspace` or `inkernel`.
+    pub path: String,
+    /// So far: the kernel since its device is there, an engine since its start.
+    #[serde(flatten)]
+    pub carried: Carried,
+    /// In each of the last seconds, where that is known already.
+    pub rate: Option<Carried>,
 }
 
 /// One local container.

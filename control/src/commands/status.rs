@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use crate::api::status::{ContainerStatus, OverlayStatus, Status};
+use crate::api::status::{ContainerStatus, OverlayStatus, PathStatus, Status};
 use crate::api::{Request, client};
 use crate::cli::StatusArgs;
 use crate::engine::pilot::ModeReport;
-use crate::engine::{EngineReport, LossCount};
+use crate::engine::{Carried, EngineReport, LossCount, VtepReport};
 
-use super::table::{Table, ago};
+use super::table::{Table, ago, short};
 
 /// Asks the daemon how it is.
 ///
@@ -125,6 +125,7 @@ fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
         ]);
     }
     writeln!(text, "{table}")?;
+    write_vteps(text, &engine.peers)?;
     for device in &engine.devices {
         if let Some(trouble) = &device.trouble {
             writeln!(text, "  {}: {trouble}", device.device)?;
@@ -145,8 +146,58 @@ fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
     Ok(())
 }
 
+/// VTEPs that the screen has room for; `--json` has them all.
+const SHOWN_VTEPS: usize = 10;
+
+/// The VTEPs that are not resolved first: those are what one looks for.
+fn write_vteps(text: &mut String, vteps: &[VtepReport]) -> std::fmt::Result {
+    let mut vteps: Vec<_> = vteps.iter().collect();
+    vteps.sort_by_key(|vtep| (vtep.next_hop.is_some(), std::cmp::Reverse(vtep.carried.encap.frames)));
+    let mut table = Table::new(["  VTEP", "NEXT HOP", "ENCAP", "DECAP"]);
+    for vtep in vteps.iter().take(SHOWN_VTEPS) {
+        let VtepReport { address, next_hop, carried, .. } = vtep;
+        let hop = next_hop.clone().unwrap_or_else(|| "unresolved".to_owned());
+        let Carried { encap, decap } = carried;
+        table.row([format!("  {address}"), hop, short(encap.frames), short(decap.frames)]);
+    }
+    if !vteps.is_empty() {
+        writeln!(text, "{table}")?;
+    }
+    for VtepReport { address, why, .. } in vteps.iter().take(SHOWN_VTEPS) {
+        if let Some(why) = why {
+            writeln!(text, "  {address}: {why}")?;
+        }
+    }
+    if vteps.len() > SHOWN_VTEPS {
+        writeln!(text, "  and {} more VTEPs: --json", vteps.len() - SHOWN_VTEPS)?;
+    }
+    Ok(())
+}
+
+fn write_paths(text: &mut String, paths: &[PathStatus]) -> std::fmt::Result {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["  PATH", "ENCAP", "BYTES", "PER S", "DECAP", "BYTES", "PER S"]);
+    for PathStatus { path, carried, rate } in paths {
+        let Carried { encap, decap } = carried;
+        let [out, home] = [rate.map(|rate| rate.encap), rate.map(|rate| rate.decap)]
+            .map(|rate| rate.map_or_else(String::new, |rate| short(rate.frames)));
+        table.row([
+            format!("  {path}"),
+            short(encap.frames),
+            short(encap.bytes),
+            out,
+            short(decap.frames),
+            short(decap.bytes),
+            home,
+        ]);
+    }
+    writeln!(text, "{table}")
+}
+
 fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> std::fmt::Result {
-    let OverlayStatus { vni, port, netns, bridge, vxlan, mtu, containers, remotes } = overlay;
+    let OverlayStatus { vni, port, netns, bridge, vxlan, mtu, containers, remotes, paths } = overlay;
     let mtu = mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     writeln!(text, "\noverlay {vni} on port {port}: {bridge} and {vxlan} in {netns}{mtu}")?;
     writeln!(
@@ -154,6 +205,7 @@ fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> std::fmt::Result
         "  remotes: {} static, {} on miss, {} added",
         remotes.static_, remotes.on_miss, remotes.added
     )?;
+    write_paths(text, paths)?;
     let mut table = Table::new(["  CONTAINER", "DEVICE", "MAC", "ADDRESS", "STATE"]);
     for container in containers {
         let ContainerStatus { attach, interface, mac, addresses, attached, .. } = container;
@@ -191,12 +243,21 @@ mod tests {
             trouble: None,
             verdicts: vec![VerdictCount { verdict: "redirected".into(), frames: 1_234_567_890 }],
             lost: vec![LossCount { loss: "rx_ring_full".into(), frames: 1_234_567_890 }],
+            ..DeviceReport::default()
+        };
+        let peer = |last: u8| VtepReport {
+            address: [192, 168, 10, last].into(),
+            next_hop: (last != 11).then(|| "02:00:c0:a8:0a:16".into()),
+            mtu: None,
+            why: (last == 11).then(|| "next hop 192.168.10.11 has no link-layer address yet".into()),
+            carried: Carried { encap: frames(12_345_678), decap: frames(7) },
         };
         let engine = EngineReport {
             devices: vec![device("eth0", None), device("veth2", Some(16_777_215))],
             encap: frames(12_345_678_901),
             decap: frames(12_345_678_902),
             vteps_resolved: 1000,
+            peers: (0..12).map(peer).collect(),
             vteps: 1000,
             remotes: 1_000_000,
             locals: 12,
@@ -236,6 +297,17 @@ mod tests {
                 mtu: Some(1450),
                 containers: vec![container],
                 remotes: RemoteCounts { static_: 1, on_miss: 0, added: 0 },
+                paths: vec![PathStatus {
+                    path: "userspace".into(),
+                    carried: Carried {
+                        encap: Frames { frames: 1_234_567_890, bytes: u64::MAX },
+                        decap: Frames { frames: 1_234_567_890, bytes: u64::MAX },
+                    },
+                    rate: Some(Carried {
+                        encap: Frames { frames: 1_700_000, bytes: 98 },
+                        decap: Frames::default(),
+                    }),
+                }],
             }],
             reconcile: ReconcileStatus {
                 state: "settled".into(),
@@ -255,9 +327,19 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
-        for word in
-            ["mode xdp", "1234567890", "42", "attached", "docker test-overlay", "fd42::2/64", "1m1s", "1h2m"]
-        {
+        for word in [
+            "mode xdp",
+            "1234567890",
+            "42",
+            "attached",
+            "docker test-overlay",
+            "fd42::2/64",
+            "1m1s",
+            "1h2m",
+            "1.7M",
+            "no link-layer address",
+            "and 2 more VTEPs",
+        ] {
             assert!(text.contains(word), "{word}\n{text}");
         }
     }

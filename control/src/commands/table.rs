@@ -40,3 +40,20 @@ pub(super) fn ago(seconds: u64) -> String {
         _ => format!("{days}d{}h", hours % 24),
     }
 }
+
+/// A count in at most five characters: 9999, then 10.0k, 1.2M, 3.4G …
+pub(super) fn short(count: u64) -> String {
+    if count < 10_000 {
+        return count.to_string();
+    }
+    let mut value = count as f64;
+    let mut unit = ' ';
+    for next in ['k', 'M', 'G', 'T', 'P', 'E'] {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if value < 99.95 { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+}

@@ -15,6 +15,7 @@ mod places;
 mod rows;
 mod service;
 mod takeover;
+mod traffic;
 mod watches;
 mod worker;
 
@@ -36,6 +37,7 @@ use self::log::Log;
 use self::notes::Notes;
 use self::service::Service;
 pub use self::takeover::IfRunning;
+use self::traffic::Meter;
 use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
@@ -125,6 +127,8 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
     let mut background = JoinSet::new();
     background.spawn(places::compare(worker.worked(), event_sender));
     background.spawn(tend(Arc::clone(&pilot)));
+    let meter = Meter::new(Arc::clone(&pilot));
+    background.spawn(Arc::clone(&meter).run());
     let (jobs, job_receiver) = mpsc::unbounded_channel();
     let worker = tokio::spawn(worker.run(job_receiver));
     let (call_sender, calls) = mpsc::channel(CALLS);
@@ -136,6 +140,7 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
         state,
         started,
         pilot: Arc::clone(&pilot),
+        meter,
         jobs,
         asking: HashMap::new(),
         streams: HashMap::new(),
@@ -220,6 +225,7 @@ struct Daemon {
     state: State,
     started: Instant,
     pilot: Arc<Pilot>,
+    meter: Arc<Meter>,
     jobs: mpsc::UnboundedSender<Job>,
     asking: HashMap<Client, oneshot::Sender<Answer>>,
     /// Connections of clients that want a capture.
@@ -246,7 +252,7 @@ impl Daemon {
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Ended {
-        self.service.ready(&self.state);
+        self.service.ready(&self.state, &self.pilot.mode());
         loop {
             let deadline = self.state.deadline().map(|at| self.started + at);
             let event = tokio::select! {
@@ -291,7 +297,7 @@ impl Daemon {
                         self.service.reloading();
                         let loaded = Event::Loaded((self.reload)().map(Arc::new));
                         changes.extend(model::apply(&mut self.state, self.started.elapsed(), loaded));
-                        self.service.ready(&self.state);
+                        self.service.ready(&self.state, &self.pilot.mode());
                     }
                     change => self.carry_out(change),
                 }
@@ -316,9 +322,10 @@ impl Daemon {
             Change::Forget(client, segment, mac) => Job::Forget(client, segment, mac),
             Change::Show(client, segments) => Job::Show(client, segments),
             Change::Status(client, mut status) => {
-                let pilot = Arc::clone(&self.pilot);
+                let (pilot, meter) = (Arc::clone(&self.pilot), Arc::clone(&self.meter));
                 self.reply_later(client, async move {
-                    status.modes = pilot.report().await;
+                    meter.fill(&mut status.overlays).await;
+                    status.modes = block_in_place(|| pilot.report());
                     status.mode.clone_from(&status.modes.mode);
                     Answer::with(&status)
                 });
@@ -328,7 +335,7 @@ impl Daemon {
                 let pilot = Arc::clone(&self.pilot);
                 self.reply_later(client, async move {
                     match pilot.set_mode(vni, mode, engine).await {
-                        Ok(()) => Answer::with(&pilot.report().await),
+                        Ok(()) => Answer::with(&block_in_place(|| pilot.report())),
                         Err(why) => Answer::refuse(Kind::Failed, why),
                     }
                 });

@@ -26,9 +26,9 @@ impl Service {
         Self { watchdog }
     }
 
-    pub(super) fn ready(&self, state: &State) {
+    pub(super) fn ready(&self, state: &State, mode: &str) {
         let overlays = state.config().overlays.len();
-        let text = format!("{overlays} overlay{} in kernel mode", if overlays == 1 { "" } else { "s" });
+        let text = format!("{overlays} overlay{}, mode {mode}", if overlays == 1 { "" } else { "s" });
         notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
     }
 

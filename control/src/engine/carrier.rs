@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::{Change as TableChange, Port};
 use vxdp_dataplane::wire::MacAddr;
-use vxdp_dataplane::{OverlayId, PortId};
 
+use super::EngineError;
+use super::board::{Counting, ShownDevice};
 use super::inkernel::InKernel;
 use super::port::ServedPort;
-use super::report::EngineReport;
 use super::userspace::Userspace;
-use super::{EngineError, Kind};
 use crate::capture::session::{Capture, TappedPort};
 use crate::config::Container;
 use crate::xdp::{Outer, Programs, Tables};
@@ -22,13 +22,6 @@ pub(super) enum Carrier {
 }
 
 impl Carrier {
-    pub(super) fn kind(&self) -> Kind {
-        match self {
-            Self::Userspace(_) => Kind::Userspace,
-            Self::InKernel(_) => Kind::InKernel,
-        }
-    }
-
     /// Publishes the workers' tables. The programs alone need the maps only.
     pub(super) fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
         match self {
@@ -103,11 +96,19 @@ impl Carrier {
         }
     }
 
-    /// Adds its own to a report.
-    pub(super) fn fill(&self, report: &mut EngineReport, numbers: impl Iterator<Item = PortId>) {
+    /// Who counts what it carries.
+    pub(super) fn counting(&self, programs: &Programs) -> Result<Counting, EngineError> {
+        Ok(match self {
+            Self::Userspace(carrier) => Counting::Workers(carrier.queues()),
+            Self::InKernel(_) => Counting::Programs(Box::new(programs.flows()?)),
+        })
+    }
+
+    /// The underlay's device as it is shown.
+    pub(super) fn nic(&self) -> ShownDevice {
         match self {
-            Self::Userspace(carrier) => carrier.fill(report),
-            Self::InKernel(carrier) => carrier.fill(report, numbers),
+            Self::Userspace(carrier) => carrier.nic(),
+            Self::InKernel(carrier) => carrier.nic(),
         }
     }
 

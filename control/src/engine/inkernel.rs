@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::task::block_in_place;
+use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::{Change as TableChange, Overlay};
 use vxdp_dataplane::wire::MacAddr;
-use vxdp_dataplane::{OverlayId, PortId};
 
 use super::EngineError;
+use super::board::ShownDevice;
 use super::nic::{Nic, Offloads};
 use super::port::{HIDING_ALL, ServedPort};
 use super::regime::refuses_xdp_frames;
-use super::report::{DeviceReport, EngineReport, verdicts};
+use super::report::DeviceReport;
 use super::uplink::Uplink;
 use crate::causes::chain;
 use crate::config::{Config, Container, Hook};
@@ -174,23 +175,17 @@ impl InKernel {
         Ok(self.lease.beat(0, now)?)
     }
 
-    pub(super) fn fill(&self, report: &mut EngineReport, numbers: impl Iterator<Item = PortId>) {
-        let nic = match &self.hook {
-            AtHook::Tc { underlay, .. } => DeviceReport {
-                device: self.config.underlay.device.to_string(),
-                regime: Some("tc".to_owned()),
-                verdicts: verdicts(underlay.verdicts()),
-                ..DeviceReport::default()
-            },
-            AtHook::Xdp { underlay, .. } => DeviceReport {
-                verdicts: verdicts(underlay.instance.verdicts()),
-                ..underlay.report(&self.config)
-            },
+    /// The underlay's device as it is shown.
+    pub(super) fn nic(&self) -> ShownDevice {
+        let (report, verdicts) = match &self.hook {
+            AtHook::Tc { underlay, .. } => {
+                let device = self.config.underlay.device.to_string();
+                let regime = Some("tc".to_owned());
+                (DeviceReport { device, regime, ..DeviceReport::default() }, underlay.verdicts())
+            }
+            AtHook::Xdp { underlay, .. } => (underlay.report(&self.config), underlay.instance.verdicts()),
         };
-        report.devices.insert(0, nic);
-        for number in numbers {
-            report.add_flows(self.usage.port(number).unwrap_or_default());
-        }
+        ShownDevice { report, verdicts: Some(verdicts), sockets: Vec::new() }
     }
 
     pub(super) async fn stop(self, ports: Vec<ServedPort>) {

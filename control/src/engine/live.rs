@@ -4,23 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use vxdp_dataplane::table::{Change as TableChange, Port, Underlay};
 use vxdp_dataplane::{OverlayId, PortId};
 
+use super::board::Board;
 use super::carrier::Carrier;
 use super::compile::{self, MapWrite, Path};
 use super::port::ServedPort;
-use super::report::EngineReport;
 use super::{Command, End, EngineError, settings};
 use crate::capture::session::{Capture, TappedPort};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::kernel::desired::UnderlayFacts;
-use crate::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
-use crate::mirror::nexthop::Resolution;
+use crate::mirror::fact::{Ask, Fact, Source, UnderlayLink};
 use crate::mirror::state::Change;
 use crate::netns::Netns;
 use crate::xdp::{self, Capacity, Device, Host, PortEntry, Programs};
@@ -49,7 +48,7 @@ pub(super) struct Live {
     pub(super) programs: Programs,
     pub(super) maps: xdp::Tables,
     pub(super) carrier: Carrier,
-    pub(super) generation: u64,
+    pub(super) board: Arc<Board>,
     pub(super) path: Path,
     /// Longest frame that the workers' memory takes, in bytes, and how old their signs of life may be.
     pub(super) longest: u32,
@@ -60,8 +59,6 @@ pub(super) struct Live {
     pub(super) ports: Vec<ServedPort>,
     /// By device: the last reason that was logged why its port takes no part.
     pub(super) told: HashMap<u32, String>,
-    /// One more than the highest number that a port had so far.
-    pub(super) numbers: u16,
     /// Who watches the frames.
     pub(super) captures: Vec<Arc<Capture>>,
     pub(super) asks: mpsc::Sender<Ask>,
@@ -96,7 +93,6 @@ impl Live {
                     }
                 }
                 command = commands.recv() => match command {
-                    Some(Command::Report(reply)) => { let _ = reply.send(self.report().await); }
                     Some(Command::Overlay { overlay, enabled, done }) => {
                         self.set_overlay(overlay, enabled)?;
                         let _ = done.send(());
@@ -149,17 +145,20 @@ impl Live {
                 Change::Mac { .. } => {}
             }
         }
+        self.board.changed(changes);
         // A large table takes a while, and other tasks of this thread should not wait for it.
         block_in_place(|| {
             self.write(&compiled.before)?;
             self.publish(&compiled.tables)?;
-            self.write(&compiled.after)
+            self.write(&compiled.after)?;
+            self.board.set_rows(self.maps.rows());
+            Ok(())
         })
     }
 
     pub(super) fn publish(&mut self, changes: &[TableChange]) -> Result<(), EngineError> {
         self.carrier.publish(changes)?;
-        self.generation += 1;
+        self.board.published();
         Ok(())
     }
 
@@ -184,10 +183,11 @@ impl Live {
         let name = source.ports[position].clone();
         let device = Device { netns: source.netns.clone(), index, name };
         let mut port = ServedPort::new(id, overlay, position, device, spec.vni.get());
-        self.numbers = self.numbers.max(id.get().saturating_add(1));
+        self.board.begin_port(id, overlay);
         let row = self.table_port(overlay);
         self.carrier.serve(&mut port, &container, row, &self.programs).await?;
-        self.generation += 1;
+        self.board.set_port(id, port.shown());
+        self.board.published();
         if !port.serves() {
             // The container may have gone in the meantime; then the next fact says so.
             self.leave_to_the_kernel(port);
@@ -225,9 +225,12 @@ impl Live {
         let Some(found) = self.ports.iter().position(is_it) else { return Ok(()) };
         let port = self.ports.swap_remove(found);
         self.maps.remove_port(port.id)?;
-        self.generation += 1;
+        self.board.published();
         self.tap_if_watched();
-        self.carrier.leave(port).await
+        let id = port.id;
+        let left = self.carrier.leave(port).await;
+        self.board.end_port(id);
+        left
     }
 
     fn tap_if_watched(&self) {
@@ -306,34 +309,6 @@ impl Live {
             }
         }
         Ok(())
-    }
-
-    async fn report(&mut self) -> EngineReport {
-        let followed = self.followed().await;
-        let resolved =
-            self.vteps.values().filter(|(_, resolution)| matches!(resolution, Resolution::Resolved { .. }));
-        let (remotes, locals) = self.maps.rows();
-        let mut report = EngineReport {
-            kinds: vec![self.carrier.kind()],
-            devices: self.ports.iter().map(ServedPort::report).collect(),
-            vteps_resolved: resolved.count(),
-            vteps: self.vteps.len(),
-            remotes,
-            locals,
-            generation: self.generation,
-            overflows: followed.overflows,
-            drift: followed.drift,
-            refused: followed.refused,
-            ..EngineReport::default()
-        };
-        self.carrier.fill(&mut report, (0..self.numbers).map(PortId::new));
-        report
-    }
-
-    async fn followed(&self) -> FollowCounters {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Counters(reply)).await;
-        answer.await.unwrap_or_default()
     }
 
     /// A follower that has ended says so in its facts.

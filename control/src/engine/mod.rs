@@ -9,6 +9,7 @@
 //! An engine needs nothing but the configuration and an overlay that stands; it can be started and stopped
 //! at any moment. While it is not there, or stuck, every frame takes the kernel's path.
 
+mod board;
 mod carrier;
 pub mod compile;
 mod inkernel;
@@ -36,7 +37,11 @@ use crate::capture::session::Capture;
 use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
-pub use report::{DeviceReport, DropCount, EngineReport, Frames, LossCount, QueueReport, VerdictCount};
+use board::Board;
+pub use report::{
+    Carried, DeviceReport, DropCount, EngineReport, Frames, LossCount, OverlayCount, SocketReport,
+    VerdictCount, VtepReport, WorkerReport,
+};
 
 /// Who carries the frames of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -132,11 +137,30 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     end: watch::Receiver<Option<End>>,
     task: JoinHandle<()>,
+    board: Arc<Board>,
+}
+
+/// A reader of an engine's counters. It neither asks the engine nor keeps it.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    board: Arc<Board>,
+    end: watch::Receiver<Option<End>>,
+}
+
+impl Counters {
+    /// What it has carried of each overlay so far, which takes less than a whole report.
+    pub fn overlays(&self) -> Vec<OverlayCount> {
+        self.board.overlays()
+    }
+
+    /// What the engine does at the moment; `None` if it has ended.
+    pub fn read(&self) -> Option<EngineReport> {
+        self.end.borrow().is_none().then(|| self.board.report())
+    }
 }
 
 #[derive(Debug)]
 enum Command {
-    Report(oneshot::Sender<EngineReport>),
     Overlay { overlay: OverlayId, enabled: bool, done: oneshot::Sender<()> },
     Look(oneshot::Sender<()>),
     Tap(Vec<Arc<Capture>>),
@@ -155,19 +179,18 @@ impl Engine {
         parts: Vec<Part>,
     ) -> Result<Self, EngineError> {
         let live = live::Live::start(config, host, kind, parts).await?;
+        let board = Arc::clone(&live.board);
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (ended, end) = watch::channel(None);
         let task = tokio::spawn(async move {
             let _ = ended.send(Some(live.run(receiver).await));
         });
-        Ok(Self { commands, end, task })
+        Ok(Self { commands, end, task, board })
     }
 
-    /// What it does at the moment; `None` if it has ended.
-    pub async fn report(&self) -> Option<EngineReport> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Report(reply)).await.ok()?;
-        answer.await.ok()
+    /// Its counters.
+    pub fn counters(&self) -> Counters {
+        Counters { board: Arc::clone(&self.board), end: self.end.clone() }
     }
 
     /// Lets an overlay take part or not.

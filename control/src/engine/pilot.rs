@@ -3,7 +3,7 @@
 //! There is at most one engine of each kind; each carries the overlays that are its part.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use vxdp_dataplane::OverlayId;
 use super::nic;
 use super::regime::{self, ZeroCopyOffer};
 use super::start::bpffs_root;
-use super::{End, Engine, EngineReport, Kind, Part};
+use super::{Counters, End, Engine, EngineReport, Kind, OverlayCount, Part};
 use crate::capture::session::Capture;
 use crate::causes::chain;
 use crate::config::{self, Config, Mode, Overlay};
@@ -44,6 +44,8 @@ pub struct ModeReport {
     pub overlays: Vec<OverlayMode>,
     /// Why xdp mode is not there although it is asked for.
     pub trouble: Option<String>,
+    /// Switches so far.
+    pub switched: u64,
     /// The latest switches, the newest first.
     pub switches: Vec<Switch>,
     /// The fast path, where it flies.
@@ -83,6 +85,18 @@ pub struct Switch {
 pub struct Pilot {
     host: Netns,
     inner: Mutex<Inner>,
+    shown: Arc<RwLock<Arc<Shown>>>,
+}
+
+/// How things were after the last change, for readers.
+#[derive(Debug)]
+struct Shown {
+    config: Arc<Config>,
+    overlays: Vec<OverlayMode>,
+    trouble: Option<String>,
+    switches: Vec<(Instant, String)>,
+    switched: u64,
+    engines: Vec<Counters>,
 }
 
 #[derive(Debug)]
@@ -99,6 +113,18 @@ struct Inner {
     switches: Vec<(Instant, String)>,
     /// Who watches the frames.
     captures: Vec<Arc<Capture>>,
+    switched: u64,
+    shown: Arc<RwLock<Arc<Shown>>>,
+}
+
+impl Shown {
+    fn mode(&self) -> &'static str {
+        match self.overlays.iter().filter(|overlay| overlay.mode == Mode::Xdp).count() {
+            0 => "kernel",
+            xdp if xdp == self.overlays.len() => "xdp",
+            _ => "mixed",
+        }
+    }
 }
 
 /// What is asked for in one overlay.
@@ -158,6 +184,14 @@ impl Pilot {
     /// A pilot on the ground.
     pub fn new(host: Netns, config: Arc<Config>) -> Self {
         let asked = asked(&config);
+        let shown = Arc::new(RwLock::new(Arc::new(Shown {
+            config: Arc::clone(&config),
+            overlays: Vec::new(),
+            trouble: None,
+            switches: Vec::new(),
+            switched: 0,
+            engines: Vec::new(),
+        })));
         let inner = Inner {
             config,
             asked,
@@ -167,8 +201,11 @@ impl Pilot {
             built: false,
             switches: Vec::new(),
             captures: Vec::new(),
+            switched: 0,
+            shown: Arc::clone(&shown),
         };
-        Self { host, inner: Mutex::new(inner) }
+        inner.show();
+        Self { host, inner: Mutex::new(inner), shown }
     }
 
     /// Before the overlay is looked at: an engine over a namespace that was deleted would keep it, its
@@ -262,33 +299,39 @@ impl Pilot {
         self.inner.lock().await.missing()
     }
 
-    /// How things are.
-    pub async fn report(&self) -> ModeReport {
-        let mut inner = self.inner.lock().await;
-        let mut engine: Option<EngineReport> = None;
-        for flying in inner.seats().into_iter().filter_map(|seat| seat.engine.as_ref()) {
-            let report = flying.report().await;
-            engine = match (engine, report) {
-                (Some(one), Some(other)) => Some(one.join(other)),
-                (one, other) => one.or(other),
-            };
-        }
-        let overlays = inner.overlays();
-        let xdp = overlays.iter().filter(|overlay| overlay.mode == Mode::Xdp).count();
-        let mode = match xdp {
-            0 => "kernel",
-            _ if xdp == overlays.len() => "xdp",
-            _ => "mixed",
-        };
+    /// What carries known unicast: `kernel`, `xdp`, or `mixed` where overlays differ.
+    pub fn mode(&self) -> String {
+        self.shown().mode().to_owned()
+    }
+
+    /// How things are. Takes some system calls, and waits neither for an engine nor for a switch under way.
+    pub fn report(&self) -> ModeReport {
+        let shown = self.shown();
+        let reports = shown.engines.iter().filter_map(Counters::read);
         let switch =
             |(at, what): &(Instant, String)| Switch { age_s: at.elapsed().as_secs(), what: what.clone() };
         ModeReport {
-            mode: mode.to_owned(),
-            overlays,
-            trouble: inner.trouble(),
-            switches: inner.switches.iter().rev().map(switch).collect(),
-            engine,
+            mode: shown.mode().to_owned(),
+            trouble: shown.trouble.clone(),
+            switched: shown.switched,
+            switches: shown.switches.iter().rev().map(switch).collect(),
+            engine: reports.reduce(EngineReport::join),
+            overlays: shown.overlays.clone(),
         }
+    }
+
+    /// What the engines have carried of each overlay so far.
+    pub fn carried(&self) -> Vec<OverlayCount> {
+        self.shown().engines.iter().flat_map(Counters::overlays).collect()
+    }
+
+    /// The configuration that stands.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shown().config)
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lands for good: the kernel carries everything, and nothing of the fast path is left on the host, but for
@@ -326,6 +369,20 @@ fn not_unmounted(root: &Path, error: &std::io::Error) {
 }
 
 impl Inner {
+    /// Lets readers see how things are.
+    fn show(&self) {
+        let engines = [&self.userspace, &self.inkernel].into_iter();
+        let shown = Shown {
+            config: Arc::clone(&self.config),
+            overlays: self.overlays(),
+            trouble: self.trouble(),
+            switches: self.switches.clone(),
+            switched: self.switched,
+            engines: engines.filter_map(|seat| seat.engine.as_ref()).map(Engine::counters).collect(),
+        };
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shown);
+    }
+
     fn seats(&mut self) -> [&mut Seat; 2] {
         [&mut self.userspace, &mut self.inkernel]
     }
@@ -422,6 +479,7 @@ impl Inner {
         for kind in [Kind::InKernel, Kind::Userspace] {
             self.land_if_idle(kind).await;
         }
+        self.show();
     }
 
     async fn take_off_if_wanted(&mut self, host: &Netns, kind: Kind) {
@@ -472,6 +530,7 @@ impl Inner {
         for kind in [Kind::InKernel, Kind::Userspace] {
             self.land(kind, why).await;
         }
+        self.show();
     }
 
     async fn land(&mut self, kind: Kind, why: &str) {
@@ -494,10 +553,12 @@ impl Inner {
 
     fn note(&mut self, what: String) {
         tracing::info!("{what}");
+        self.switched += 1;
         self.switches.push((Instant::now(), what));
         if self.switches.len() > REMEMBERED {
             self.switches.remove(0);
         }
+        self.show();
     }
 }
 

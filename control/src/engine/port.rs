@@ -9,7 +9,8 @@ use vxdp_dataplane::worker::{DeviceQueue, SocketStats, Worker};
 use vxdp_dataplane::{OverlayId, PortId};
 
 use super::EngineError;
-use super::report::{DeviceReport, losses, verdicts};
+use super::board::ShownDevice;
+use super::report::DeviceReport;
 use crate::causes::chain;
 use crate::config::{Attach, Container, XdpAttach};
 use crate::container;
@@ -195,27 +196,27 @@ impl ServedPort {
         }
     }
 
-    pub(super) fn report(&self) -> DeviceReport {
+    /// The port as it is shown, with its counters.
+    pub(super) fn shown(&self) -> ShownDevice {
         let off = self.offloads.iter().filter_map(|offloads| offloads.off.as_ref());
         let switched = off.flat_map(SwitchedOff::features);
-        let (regime, limits, counted) = match &self.program {
+        let (regime, limits, verdicts) = match &self.program {
             Some(Program::Xdp(instance, attached)) => {
                 let regime = attached.regime.to_string();
-                (Some(regime), instance.limits().collect(), verdicts(instance.verdicts()))
+                (Some(regime), instance.limits().collect(), Some(instance.verdicts()))
             }
-            Some(Program::Tc(program)) => (Some("tc".to_owned()), Vec::new(), verdicts(program.verdicts())),
-            None => (None, Vec::new(), Vec::new()),
+            Some(Program::Tc(program)) => (Some("tc".to_owned()), Vec::new(), Some(program.verdicts())),
+            None => (None, Vec::new(), None),
         };
-        DeviceReport {
+        let report = DeviceReport {
             device: self.device.name.clone(),
             vni: Some(self.vni),
             regime,
-            zero_copy: false,
             limits,
             switched_off: switched.map(|name| (*name).to_owned()).collect(),
             trouble: self.trouble.clone(),
-            verdicts: counted,
-            lost: losses(self.sockets.iter()),
-        }
+            ..DeviceReport::default()
+        };
+        ShownDevice { report, verdicts, sockets: self.sockets.clone() }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::Change as TableChange;
 
+use super::board::Board;
 use super::carrier::Carrier;
 use super::inkernel::{InKernel, LEASE, Surroundings};
 use super::live::Live;
@@ -39,6 +40,7 @@ impl Live {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Lost(chain(&*error));
         let device = config.underlay.device.as_str();
         let follower = Follower::open(&host, device, sources.clone()).await.map_err(lost)?;
+        let followed = follower.counters();
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, mut facts) = mpsc::channel(QUEUE);
         let follower = tokio::spawn(follower.run(asked, tell));
@@ -60,15 +62,17 @@ impl Live {
             }
         };
         let path = settings::path(&host, config.underlay.local.is_ipv4(), link.mtu);
+        let (counting, nic) = (carrier.counting(&programs)?, carrier.nic());
+        let board = Board::new(kind, Arc::clone(&config), part.clone(), counting, nic, followed);
         let mut live = Self {
             maps: programs.tables()?,
+            board: Arc::new(board),
             config,
             sources,
             part,
             enabled: parts.iter().map(|part| *part == Part::Carried).collect(),
             programs,
             carrier,
-            generation: 0,
             path,
             longest,
             heartbeat_max_age,
@@ -76,7 +80,6 @@ impl Live {
             vteps: HashMap::new(),
             ports: Vec::new(),
             told: HashMap::new(),
-            numbers: 0,
             captures: Vec::new(),
             asks,
             facts,

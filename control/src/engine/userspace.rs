@@ -11,10 +11,11 @@ use vxdp_dataplane::wire::MacAddr;
 use vxdp_dataplane::worker::{DeviceQueue, UmemSpec, Worker, WorkerExit, WorkerSpec};
 use vxdp_dataplane::{Family, Local, OverlayId, Stats, Tables, Tunnel};
 
+use super::board::{Queue, ShownDevice};
 use super::live::now_seconds;
 use super::nic::{Nic, Offloads};
 use super::port::{HIDING_TAGS, ServedPort};
-use super::report::{DeviceReport, EngineReport, losses, verdicts};
+use super::report::DeviceReport;
 use super::{EngineError, settings};
 use crate::capture::session::{Capture, Devices, TappedPort};
 use crate::config::{Config, Container};
@@ -25,11 +26,8 @@ use crate::xdp::{BpfFs, Device, Instance, Programs};
 /// How long the last frames may take out of the rings when the engine stops.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The worker of one queue, and its counters.
-struct Queue {
-    worker: Worker,
-    stats: Arc<Stats>,
-}
+/// A worker and what it counts.
+type Counted = (Worker, Arc<Stats>);
 
 /// Workers, and the tables they look up.
 pub(super) struct Userspace {
@@ -54,13 +52,13 @@ impl Userspace {
     ) -> Result<Self, EngineError> {
         let publisher = Publisher::new(Tables::new(Underlay { local: config.underlay.local, mac: link.mac }));
         let (exit, exits) = mpsc::unbounded_channel();
-        let (queues, instance) =
+        let (started, instance) =
             block_in_place(|| start_workers(config, host, programs, &publisher, umem, &exit))?;
         let name = config.underlay.device.to_string();
         let offloads = Offloads::switch_off(host, &name, &config.control.socket).await;
         let device = Device { netns: host.clone(), index: link.device, name };
         let nic = Nic::attach(instance, &device, config, bpffs, offloads).await?;
-        let (workers, stats) = queues.into_iter().map(|queue| (queue.worker, queue.stats)).unzip();
+        let (workers, stats) = started.into_iter().unzip();
         Ok(Self { config: Arc::clone(config), publisher, workers, stats, nic, exits, refreshed: 0 })
     }
 
@@ -107,20 +105,24 @@ impl Userspace {
         self.publisher.free_retired();
     }
 
-    pub(super) fn fill(&self, report: &mut EngineReport) {
-        let zero_copy = self.workers.iter().all(Worker::zero_copy);
-        let mut nic = DeviceReport {
-            zero_copy,
-            verdicts: verdicts(self.nic.instance.verdicts()),
-            lost: losses(self.workers.iter().map(Worker::underlay_stats)),
-            ..self.nic.report(&self.config)
-        };
-        nic.limits.extend((!zero_copy).then(|| settings::why_copy(&self.config).to_owned()));
-        report.devices.insert(0, nic);
+    /// The counters of the workers.
+    pub(super) fn queues(&self) -> Vec<Queue> {
         let cpus = &self.config.dataplane.cpus;
-        for (queue, stats) in self.stats.iter().enumerate() {
-            report.add_worker(cpus.get(queue).copied(), stats);
-        }
+        let queue = |(number, (worker, stats)): (usize, (&Worker, &Arc<Stats>))| Queue {
+            cpu: cpus.get(number).copied(),
+            stats: Arc::clone(stats),
+            worker: Arc::clone(worker.stats()),
+        };
+        self.workers.iter().zip(&self.stats).enumerate().map(queue).collect()
+    }
+
+    /// The underlay's device as it is shown.
+    pub(super) fn nic(&self) -> ShownDevice {
+        let zero_copy = self.workers.iter().all(Worker::zero_copy);
+        let mut report = DeviceReport { zero_copy, ..self.nic.report(&self.config) };
+        report.limits.extend((!zero_copy).then(|| settings::why_copy(&self.config).to_owned()));
+        let sockets = self.workers.iter().map(|worker| Arc::clone(worker.underlay_stats())).collect();
+        ShownDevice { report, verdicts: Some(self.nic.instance.verdicts()), sockets }
     }
 
     pub(super) fn tap(&self, captures: &[Arc<Capture>], ports: &[TappedPort]) {
@@ -161,9 +163,9 @@ fn start_workers(
     publisher: &Publisher,
     umem: &UmemSpec,
     exit: &mpsc::UnboundedSender<(u16, WorkerExit)>,
-) -> Result<(Vec<Queue>, Instance), EngineError> {
+) -> Result<(Vec<Counted>, Instance), EngineError> {
     let mut instance = programs.underlay()?;
-    let mut queues = Vec::new();
+    let mut workers = Vec::new();
     for queue in 0..config.dataplane.workers.max(1) {
         let mut beats = programs.heartbeats()?;
         // Workers begin their IPv4 identifications far from each other: the field tells fragments of
@@ -185,7 +187,7 @@ fn start_workers(
         let worker = Worker::start(spec, umem, &at, |socket| {
             instance.set_socket(queue.into(), socket).map_err(std::io::Error::other)
         })?;
-        queues.push(Queue { worker, stats });
+        workers.push((worker, stats));
     }
-    Ok((queues, instance))
+    Ok((workers, instance))
 }

@@ -1,6 +1,7 @@
 //! Reading everything there is: at the start, after lost notifications, and for audits.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
@@ -23,6 +24,7 @@ impl Follower {
     }
 
     pub(super) async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        self.counters.dumps.fetch_add(1, Relaxed);
         let link = find_underlay(&self.host, &self.underlay_name).await?;
         if link != self.underlay {
             self.underlay = link;
@@ -47,6 +49,7 @@ impl Follower {
         work: &mut Work,
         out: &mut Vec<Fact>,
     ) -> Result<(), Failure> {
+        self.counters.dumps.fetch_add(1, Relaxed);
         let handle = self.namespaces[namespace].handle.clone();
         let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
         let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
@@ -68,7 +71,7 @@ impl Follower {
             let (stays, learned) = (self.is_mirrored(overlay, &row), fdb.learned());
             let newcomers = newcomers.entry(overlay).or_default();
             if !fdb.has_room_for(&row, self.dump_limits(overlay, stays, *newcomers)) {
-                self.counters.refused += 1;
+                self.counters.refused.fetch_add(1, Relaxed);
                 continue;
             }
             match row {

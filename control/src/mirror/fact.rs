@@ -1,6 +1,8 @@
 //! What the follower is told to follow, what it tells, and what it can be asked.
 
-use tokio::sync::oneshot;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::{MacAddr, Vni};
 use vxdp_dataplane::{OverlayId, PortId};
 
@@ -89,21 +91,62 @@ pub enum Ask {
     },
     /// The fast path used these MACs: their rows must not age out of the kernel.
     Used(Vec<(OverlayId, MacAddr)>),
-    /// The counters so far.
-    Counters(oneshot::Sender<FollowCounters>),
 }
 
-/// Counters of a follower.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Counters of a follower: it writes, anybody reads.
+#[derive(Debug, Default)]
 pub struct FollowCounters {
-    /// Notifications lost and answered by a new dump.
+    pub(super) events: AtomicU64,
+    pub(super) overflows: AtomicU64,
+    pub(super) dumps: AtomicU64,
+    pub(super) audits: AtomicU64,
+    pub(super) drift: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// The counters of a follower at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Notifications of the kernel.
+    pub events: u64,
+    /// Times the kernel lost some, which was answered by a new dump.
     pub overflows: u64,
-    /// Dumps made without an occasion.
+    /// Dumps of a namespace, the first ones and those of audits included.
+    pub dumps: u64,
+    /// Times everything was dumped without an occasion.
     pub audits: u64,
     /// Changes that an audit found and no notification had told.
     pub drift: u64,
-    /// Times a row stayed with the kernel because the mirror is full; each dump counts it again.
+    /// Times a row was left to the kernel because the tables are full; each look at all rows counts it again.
     pub refused: u64,
+}
+
+impl FollowCounters {
+    /// The counters now.
+    pub fn read(&self) -> Followed {
+        Followed {
+            events: self.events.load(Relaxed),
+            overflows: self.overflows.load(Relaxed),
+            dumps: self.dumps.load(Relaxed),
+            audits: self.audits.load(Relaxed),
+            drift: self.drift.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        }
+    }
+}
+
+impl Followed {
+    /// Together with another follower's.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            overflows: self.overflows + other.overflows,
+            dumps: self.dumps + other.dumps,
+            audits: self.audits + other.audits,
+            drift: self.drift + other.drift,
+            refused: self.refused + other.refused,
+        }
+    }
 }
 
 impl Source {

@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -69,7 +71,7 @@ pub struct Follower {
     pub(super) mirror: Mirror,
     notices: mpsc::Receiver<(From, io::Result<Notice>)>,
     kept: BTreeSet<IpAddr>,
-    pub(super) counters: FollowCounters,
+    pub(super) counters: Arc<FollowCounters>,
     _watches: JoinSet<()>,
 }
 
@@ -122,9 +124,14 @@ impl Follower {
             mirror: Mirror::new(device, empty, LIMITS),
             notices,
             kept: BTreeSet::new(),
-            counters: FollowCounters::default(),
+            counters: Arc::default(),
             _watches: watches,
         })
+    }
+
+    /// Its counters, for whoever wants to read them while it runs.
+    pub fn counters(&self) -> Arc<FollowCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// Follows until `asks` closes; the first facts describe everything there is.
@@ -165,8 +172,8 @@ impl Follower {
                 () = tokio::time::sleep_until(audit), if out.is_empty() => {
                     begun = Instant::now();
                     self.dump_all(&mut out).await?;
-                    self.counters.audits += 1;
-                    self.counters.drift += count_changes(&out);
+                    self.counters.audits.fetch_add(1, Relaxed);
+                    self.counters.drift.fetch_add(count_changes(&out), Relaxed);
                     audit = audit_after(begun);
                 }
             }
@@ -181,12 +188,13 @@ impl Follower {
         while let Some((from, notice)) = next {
             match notice? {
                 Notice::Messages(messages) => {
+                    self.counters.events.fetch_add(messages.len() as u64, Relaxed);
                     for message in &messages {
                         self.message(from, message, &mut work);
                     }
                 }
                 Notice::Overflow => {
-                    self.counters.overflows += 1;
+                    self.counters.overflows.fetch_add(1, Relaxed);
                     match from {
                         From::Host => (work.host, work.routes) = (true, true),
                         From::Overlay(namespace) => _ = work.namespaces.insert(namespace),
@@ -251,7 +259,9 @@ impl Follower {
     ) {
         let Some(row) = Row::read(message) else { return };
         if let Some(overlay) = self.overlay_of(namespace, &row) {
-            work.take(self.mirror.row(overlay, &row, present));
+            let effects = self.mirror.row(overlay, &row, present);
+            self.counters.refused.fetch_add(u64::from(effects.refused), Relaxed);
+            work.take(effects);
         }
     }
 
@@ -309,11 +319,6 @@ impl Follower {
             Ask::PortUp { overlay, device, port } => work.take(self.mirror.port_up(overlay, device, port)),
             Ask::PortDown { overlay, device } => work.take(self.mirror.port_down(overlay, device)),
             Ask::Used(macs) => self.refresh(macs).await,
-            // Whoever asked may have gone.
-            Ask::Counters(reply) => {
-                let refused = self.counters.refused + self.mirror.refused();
-                _ = reply.send(FollowCounters { refused, ..self.counters });
-            }
         }
         self.settle(work, out).await
     }

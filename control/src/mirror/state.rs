@@ -56,6 +56,8 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// VTEPs whose route must be asked for.
     pub ask_route: Vec<IpAddr>,
+    /// Whether the row was left to the kernel because the mirror is full.
+    pub refused: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,6 @@ pub struct Mirror {
     vteps: HashMap<IpAddr, VtepEntry>,
     free: Vec<VtepId>,
     limits: Limits,
-    refused: u64,
 }
 
 impl Mirror {
@@ -87,19 +88,7 @@ impl Mirror {
     /// Rows beyond the `limits` of each overlay stay with the kernel.
     pub fn new(underlay: u32, fdbs: Vec<Fdb>, limits: Limits) -> Self {
         let overlays = fdbs.into_iter().map(|fdb| Overlay { fdb, ports: HashMap::new() }).collect();
-        Self {
-            overlays,
-            nexthops: Nexthops::new(underlay),
-            vteps: HashMap::new(),
-            free: Vec::new(),
-            limits,
-            refused: 0,
-        }
-    }
-
-    /// Rows that were not mirrored because the mirror is full.
-    pub fn refused(&self) -> u64 {
-        self.refused
+        Self { overlays, nexthops: Nexthops::new(underlay), vteps: HashMap::new(), free: Vec::new(), limits }
     }
 
     /// The next hops of all VTEPs.
@@ -135,7 +124,7 @@ impl Mirror {
         let fdb = &mut entry.fdb;
         let (Row::Bridge(_) | Row::Tunnel(_)) = row else { return effects };
         if present && !fdb.has_room_for(row, limits) {
-            self.refused += 1;
+            effects.refused = true;
             return effects;
         }
         let before = row.mac().and_then(|mac| fdb.target(mac));
@@ -201,7 +190,7 @@ impl Mirror {
 
     /// Routes, rules or addresses changed: every route must be asked for again.
     pub fn routes_changed(&self) -> Effects {
-        Effects { changes: Vec::new(), ask_route: self.nexthops.vteps().collect() }
+        Effects { ask_route: self.nexthops.vteps().collect(), ..Effects::default() }
     }
 
     /// A neighbour of the host's namespace appeared, changed (`present`) or went.
@@ -410,8 +399,8 @@ mod tests {
     fn a_full_mirror_leaves_new_macs_to_the_kernel_and_keeps_following_known_ones() {
         let mut mirror = Mirror::new(NIC, vec![fdb()], Limits { macs: 1, learned: 1 });
         learn(&mut mirror, 0, 3, ip(22));
-        assert_eq!(learn(&mut mirror, 0, 4, ip(22)), Effects::default());
-        assert_eq!(mirror.refused(), 2);
+        let refused = Effects { refused: true, ..Effects::default() };
+        assert_eq!(learn(&mut mirror, 0, 4, ip(22)), refused);
         assert!(!learn(&mut mirror, 0, 3, ip(23)).changes.is_empty());
     }
 

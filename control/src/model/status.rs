@@ -62,6 +62,8 @@ fn overlay(state: &State, spec: &Overlay) -> OverlayStatus {
             on_miss: count(Install::OnMiss),
             added: state.remembered.added_count(segment),
         },
+        // Only the daemon's meter knows.
+        paths: Vec::new(),
     }
 }
 

@@ -4,29 +4,28 @@
 //! a filter outlives a killed process, and passes every packet once the daemon's sign of life is stale.
 
 use std::io;
+use std::sync::Arc;
 
 use aya::programs::links::Link as _;
 use aya::programs::tc::{self, SchedClassifierLink, TcError};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _, TestRunOptions};
-use vxdp_ebpf::Verdict;
 
 use super::device::Device;
 use super::instance::AttachError;
-use super::programs::{self, Counters};
-use super::tables::TableError;
+use super::programs::{self, VerdictCounters};
 
 /// A tc program loaded for one device. Dropping it detaches it.
 pub struct Classifier {
     object: Ebpf,
     program: &'static str,
-    counters: Counters,
+    counters: Arc<VerdictCounters>,
     link: Option<(SchedClassifierLink, Device)>,
 }
 
 impl Classifier {
-    pub(super) fn new(object: Ebpf, program: &'static str, counters: Counters) -> Self {
+    pub(super) fn new(object: Ebpf, program: &'static str, counters: Arc<VerdictCounters>) -> Self {
         Self { object, program, counters, link: None }
     }
 
@@ -70,9 +69,9 @@ impl Classifier {
         Ok((ran.return_value, ran.data_size_out as usize))
     }
 
-    /// How many packets of the device had each verdict so far, in the order of [`Verdict::ALL`].
-    pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
-        self.counters.verdicts()
+    /// How often the program decided what, for whoever wants to read it.
+    pub fn verdicts(&self) -> Arc<VerdictCounters> {
+        Arc::clone(&self.counters)
     }
 }
 

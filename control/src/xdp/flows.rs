@@ -9,22 +9,20 @@ use super::tables::{TableError, typed};
 
 type Bytes = [u8; Flows::SIZE];
 
-/// The programs' notes.
-pub struct Usage {
+/// What the programs carried: they count, anybody reads.
+pub struct FlowCounters {
     ports: PerCpuArray<MapData, Bytes>,
     vteps: PerCpuArray<MapData, Bytes>,
-    hits: RingBuf<MapData>,
 }
 
-impl Usage {
-    /// Opens the notes through descriptors of its own, from `find`, which knows a map by its name.
+impl FlowCounters {
+    /// Opens the counters through descriptors of their own, from `find`, which knows a map by its name.
     pub(super) fn open<'a>(find: impl Fn(&'static str) -> &'a MapData) -> Result<Self, TableError> {
         let wrong = |table| move |source| TableError::Map { table, source };
         let find = |name| typed(find(name)).map_err(wrong(name));
         Ok(Self {
             ports: find(map::PORT_FLOWS)?.try_into().map_err(wrong(map::PORT_FLOWS))?,
             vteps: find(map::VTEP_FLOWS)?.try_into().map_err(wrong(map::VTEP_FLOWS))?,
-            hits: find(map::HITS)?.try_into().map_err(wrong(map::HITS))?,
         })
     }
 
@@ -39,6 +37,20 @@ impl Usage {
             return Ok(Flows::default());
         }
         sum(&self.vteps, map::VTEP_FLOWS, vtep.get())
+    }
+}
+
+/// The rows in use, as the programs note them.
+pub struct Usage {
+    hits: RingBuf<MapData>,
+}
+
+impl Usage {
+    /// Opens the notes through a descriptor of its own, from `find`, which knows a map by its name.
+    pub(super) fn open<'a>(find: impl Fn(&'static str) -> &'a MapData) -> Result<Self, TableError> {
+        let wrong = |source| TableError::Map { table: map::HITS, source };
+        let hits = typed(find(map::HITS)).map_err(wrong)?;
+        Ok(Self { hits: hits.try_into().map_err(wrong)? })
     }
 
     /// The rows that frames came from since the last call, or since the epoch changed: each once.

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, MapError, XskMap};
@@ -18,10 +19,10 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use nix::errno::Errno;
-use vxdp_ebpf::{MAX_QUEUES, Verdict, map};
+use vxdp_ebpf::{MAX_QUEUES, map};
 
 use super::device::{Attached, Device, Regime};
-use super::programs::{Counters, xdp};
+use super::programs::{VerdictCounters, xdp};
 use super::tables::TableError;
 use crate::config::XdpAttach;
 
@@ -83,7 +84,7 @@ pub struct Instance {
     object: Ebpf,
     program: &'static str,
     sockets: XskMap<MapData>,
-    counters: Counters,
+    counters: Arc<VerdictCounters>,
     link: Option<Link>,
     /// Why the program does not run in the driver, where it does not.
     limit: Option<String>,
@@ -100,7 +101,7 @@ impl Instance {
         object: Ebpf,
         program: &'static str,
         sockets: XskMap<MapData>,
-        counters: Counters,
+        counters: Arc<VerdictCounters>,
     ) -> Self {
         Self { object, program, sockets, counters, link: None, limit: None }
     }
@@ -256,9 +257,9 @@ impl Instance {
         Ok((ran.return_value, ran.data_size_out as usize))
     }
 
-    /// How many frames of the device had each verdict so far, in the order of [`Verdict::ALL`].
-    pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
-        self.counters.verdicts()
+    /// How often the program decided what, for whoever wants to read it.
+    pub fn verdicts(&self) -> Arc<VerdictCounters> {
+        Arc::clone(&self.counters)
     }
 }
 

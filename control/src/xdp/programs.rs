@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
@@ -16,7 +17,7 @@ use vxdp_ebpf::{OBJECT, Verdict, map, program};
 use super::bpffs::BpfFs;
 use super::classifier::Classifier;
 use super::devices::Devices;
-use super::flows::Usage;
+use super::flows::{FlowCounters, Usage};
 use super::instance::Instance;
 use super::tables::{Capacity, Heartbeats, TableError, Tables};
 
@@ -79,7 +80,12 @@ impl Programs {
         Ok(Tables::open(|name| self.map(name))?)
     }
 
-    /// What the in-kernel engine's programs count and note.
+    /// What the in-kernel engine's programs count.
+    pub fn flows(&self) -> Result<FlowCounters, LoadError> {
+        Ok(FlowCounters::open(|name| self.map(name))?)
+    }
+
+    /// What the in-kernel engine's programs note.
     pub fn usage(&self) -> Result<Usage, LoadError> {
         Ok(Usage::open(|name| self.map(name))?)
     }
@@ -145,7 +151,7 @@ impl Programs {
         xdp(&mut object, program).and_then(Xdp::load).map_err(refused)?;
         let wrong = |table| move |source| TableError::Map { table, source };
         let sockets = XskMap::try_from(taken(&mut object, map::XSKS)).map_err(wrong(map::XSKS))?;
-        let counters = Counters::of(&mut object)?;
+        let counters = Arc::new(VerdictCounters::of(&mut object)?);
         Ok(Instance::new(object, program, sockets, counters))
     }
 
@@ -153,7 +159,7 @@ impl Programs {
         let mut object = self.object(port)?;
         let refused = |source| LoadError::Program { program, source };
         tc(&mut object, program).and_then(SchedClassifier::load).map_err(refused)?;
-        let counters = Counters::of(&mut object)?;
+        let counters = Arc::new(VerdictCounters::of(&mut object)?);
         Ok(Classifier::new(object, program, counters))
     }
 
@@ -173,17 +179,17 @@ impl Programs {
     }
 }
 
-/// The verdicts of one program instance.
-pub(super) struct Counters(PerCpuArray<MapData, u64>);
+/// The verdicts of one program instance: it counts, anybody reads.
+pub struct VerdictCounters(PerCpuArray<MapData, u64>);
 
-impl Counters {
+impl VerdictCounters {
     fn of(object: &mut Ebpf) -> Result<Self, TableError> {
         let wrong = |source| TableError::Map { table: map::COUNTERS, source };
         Ok(Self(PerCpuArray::try_from(taken(object, map::COUNTERS)).map_err(wrong)?))
     }
 
     /// How many frames had each verdict so far, in the order of [`Verdict::ALL`].
-    pub(super) fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
+    pub fn read(&self) -> Result<Vec<(Verdict, u64)>, TableError> {
         let read = |verdict: Verdict| {
             let per_cpu = self.0.get(&(verdict as u32), 0);
             let per_cpu = per_cpu.map_err(|source| TableError::Map { table: map::COUNTERS, source })?;

@@ -71,7 +71,7 @@ pub(super) fn check(datagram: &[u8]) {
 impl Follower {
     /// Every VTEP is on the link.
     fn take(&mut self, effects: Effects) {
-        let Effects { mut changes, ask_route } = effects;
+        let Effects { mut changes, ask_route, .. } = effects;
         for vtep in ask_route {
             let route = Route { device: NIC, gateway: None, mtu: None };
             changes.extend(self.mirror.routed(vtep, Some(route)).changes);
