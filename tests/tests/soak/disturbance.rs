@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use vxdp_lab::{Host, Ping, Place, wait_until};
 
 use super::Soak;
+use super::traffic::PAUSE;
 
 /// Time in which a daemon must have repaired or noticed a change.
 const REPAIR: Duration = Duration::from_secs(15);
@@ -27,8 +28,9 @@ pub(crate) struct Disturbance {
 
 /// No loss is excused.
 const NONE: u64 = 0;
-/// What is in the rings of a daemon that is killed, with what comes until its sockets are closed.
-const RINGS: u64 = 25;
+/// What is in the rings of a daemon that is killed, with what comes until its sockets are closed: on a busy machine
+/// that takes longer than the age of 100 ms at which the programs take a heartbeat for none.
+const RINGS: u64 = 25 + 100 / PAUSE.as_millis() as u64;
 /// Sent while the way was gone, of some hundred datagrams per second.
 const GAP: u64 = 1000;
 

@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Pause between two datagrams, and between two blocks of a stream: some hundred frames per second each way,
 /// enough that no disturbance goes unnoticed, and few enough for a machine that does other things as well.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
 /// Bytes of a stream's block: several segments.
 const BLOCK: usize = 8000;
