@@ -13,6 +13,12 @@ pub const ADDRESS1: [u8; 4] = [10, 0, 0, 2];
 /// Address of container 2 in every subject.
 pub const ADDRESS2: [u8; 4] = [10, 0, 0, 3];
 
+/// The MAC of destination number `number` where there are several.
+pub fn destination(number: u32) -> [u8; 6] {
+    let [_, a, b, c] = number.to_be_bytes();
+    [0x02, 0x43, 0x0a, a, b, c]
+}
+
 /// Shortest frame with room for the sequence number.
 pub const SHORTEST: usize = SEQUENCE_OFFSET + 8;
 /// Longest frame that the scenario's MTU of 1450 bytes lets through.

@@ -19,6 +19,8 @@ pub struct Traffic {
     pub frame: usize,
     /// Flows: different UDP source ports.
     pub flows: u32,
+    /// Different destination MACs, a power of two.
+    pub destinations: u32,
     /// Who makes them.
     pub generator: generator::Kind,
 }
@@ -71,7 +73,7 @@ impl Rig {
             .then(|| Polling::switch_on(subject.entrance.as_ref()))
             .transpose()?;
         let sink = Sink::open(c2, DEVICE, subject.kind.sink_hook())?;
-        let generator = kind.open(c1, DEVICE, &frame::measuring(traffic.frame)?, traffic.flows)?;
+        let generator = kind.open(c1, DEVICE, &frame::measuring(traffic.frame)?, traffic)?;
         Ok(Self { generator, sink, _polling: polling })
     }
 

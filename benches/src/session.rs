@@ -23,12 +23,32 @@ pub struct Settings {
     pub frames: Vec<usize>,
     /// Numbers of flows.
     pub flows: Vec<u32>,
+    /// Numbers of rows that `scale` tries.
+    pub rows: Vec<u32>,
+    /// Numbers of overlays that `scale` tries.
+    pub vnis: Vec<u32>,
     /// Repetitions of everything.
     pub rounds: u32,
     /// Length of one trial.
     pub trial: Duration,
     /// How no-drop rates are searched.
     pub search: Search,
+}
+
+impl Settings {
+    /// Searches the no-drop rate between the ends of `rig`; with it the trial that overloaded the path.
+    pub fn search_with(&self, rig: &mut Rig) -> Result<(f64, Trial)> {
+        let overload = rig.trial(Pace::Flat, self.trial)?;
+        // Under the fullest load a path can be slowed down without a loss: nothing to search then.
+        if overload.loss() <= self.search.tolerance {
+            return Ok((overload.received_rate(), overload));
+        }
+        let rate = self.search.run(overload.sent_rate(), |rate| {
+            let trial = rig.trial(Pace::Rate(rate), self.trial)?;
+            Ok(Outcome { sent_rate: trial.sent_rate(), loss: trial.loss() })
+        })?;
+        Ok((rate, overload))
+    }
 }
 
 /// The subjects, and what is known of them.
@@ -39,6 +59,7 @@ pub struct Session {
     pub subjects: Vec<Subject>,
     /// The plain wire, for calibration.
     wire: Subject,
+    dataplane: String,
     calibrations: BTreeMap<Traffic, f64>,
     no_drop: BTreeMap<(&'static str, Traffic), Vec<f64>>,
 }
@@ -51,11 +72,19 @@ impl Session {
     pub fn build(kinds: &[Kind], dataplane: &str, settings: Settings) -> Result<Self> {
         let mut subjects = Vec::new();
         for kind in kinds {
-            let built = kind.build(dataplane);
+            let built = kind.build(dataplane, 1);
             subjects.push(built.with_context(|| format!("while building `{}`", kind.as_str()))?);
         }
-        let wire = Kind::None.build("").context("while building the calibration's wire")?;
-        Ok(Self { settings, subjects, wire, calibrations: BTreeMap::new(), no_drop: BTreeMap::new() })
+        let wire = Kind::None.build("", 1).context("while building the calibration's wire")?;
+        let dataplane = dataplane.to_owned();
+        Ok(Self {
+            settings,
+            subjects,
+            wire,
+            dataplane,
+            calibrations: BTreeMap::new(),
+            no_drop: BTreeMap::new(),
+        })
     }
 
     /// Runs `measurement`: every case, every subject in turn, as often as the settings say.
@@ -113,6 +142,11 @@ impl Session {
         Ok(rate)
     }
 
+    /// More lines for `[dataplane]`, as in every configuration.
+    pub fn dataplane(&self) -> &str {
+        &self.dataplane
+    }
+
     /// Every calibration so far.
     pub fn calibrations(&self) -> &BTreeMap<Traffic, f64> {
         &self.calibrations
@@ -154,18 +188,7 @@ impl Session {
     /// Searches the no-drop rate of a subject and remembers it; with it the trial that overloaded the path.
     pub fn search(&mut self, index: usize, traffic: Traffic) -> Result<(f64, Trial)> {
         let mut rig = self.rig(index, traffic)?;
-        let length = self.settings.trial;
-        let overload = rig.trial(Pace::Flat, length)?;
-        let search = self.settings.search;
-        // Under the fullest load a path can be slowed down without a loss: nothing to search then.
-        let rate = if overload.loss() <= search.tolerance {
-            overload.received_rate()
-        } else {
-            search.run(overload.sent_rate(), |rate| {
-                let trial = rig.trial(Pace::Rate(rate), length)?;
-                Ok(Outcome { sent_rate: trial.sent_rate(), loss: trial.loss() })
-            })?
-        };
+        let (rate, overload) = self.settings.search_with(&mut rig)?;
         self.no_drop.entry((self.subjects[index].kind.as_str(), traffic)).or_default().push(rate);
         Ok((rate, overload))
     }

@@ -76,12 +76,12 @@ impl Kind {
         }
     }
 
-    /// Builds it; it stands idle until it is measured.
-    pub fn build(self, dataplane: &str) -> Result<Subject> {
+    /// Builds it, modes of vxdp with so many overlays; it stands idle until it is measured.
+    pub fn build(self, dataplane: &str, vnis: u32) -> Result<Subject> {
         let Built { lab, daemons, switches, entrance } = match self {
-            Self::Kernel => overlay(Mode::Kernel, dataplane)?,
-            Self::Xdp => overlay(Mode::Xdp, dataplane)?,
-            Self::InKernel => overlay(Mode::InKernel, dataplane)?,
+            Self::Kernel => overlay(Mode::Kernel, dataplane, vnis)?,
+            Self::Xdp => overlay(Mode::Xdp, dataplane, vnis)?,
+            Self::InKernel => overlay(Mode::InKernel, dataplane, vnis)?,
             Self::Ovs => ovs(OvsPorts::AfXdp)?,
             Self::OvsNonPmd => ovs(OvsPorts::AfXdpInMainThread)?,
             Self::None => wire()?,
@@ -191,6 +191,11 @@ impl Subject {
         self.lab.h1()
     }
 
+    /// Host 2.
+    pub fn h2(&self) -> &Host {
+        self.lab.h2()
+    }
+
     /// Switches host 1 to `mode` while it runs.
     pub fn switch(&self, mode: Mode) -> Result<()> {
         let words = [&["mode"], mode.words()].concat();
@@ -288,13 +293,13 @@ fn offloads(container: &Place) -> Result<String> {
 }
 
 /// Two hosts with vxdp, joined by one veth pair in every mode.
-fn overlay(mode: Mode, dataplane: &str) -> Result<Built> {
+fn overlay(mode: Mode, dataplane: &str, vnis: u32) -> Result<Built> {
     let lab = Lab::builder("bench").build()?;
     let mut daemons = Vec::new();
     for (index, host) in lab.hosts().iter().enumerate() {
         host.container(["c1", "c2"][index])?;
         let config = TwoHosts::configs(Attachment::Netns)[index];
-        let path = host.write_config(&with_dataplane(config, dataplane))?;
+        let path = host.write_config(&(with_dataplane(config, dataplane) + &more_overlays(vnis)))?;
         daemons.push(host.start_vxdp(&path, mode)?);
         // Filtering of bridged packets is on in every new namespace, and none of our business.
         host.netns("overlay").script(
@@ -316,6 +321,17 @@ fn ovs(ports: OvsPorts) -> Result<Built> {
     let (switches, lab) = OvsHosts::build(Lab::builder("bench-ovs").build()?, ports)?.into_parts();
     let entrance = lab.h1().place().clone();
     Ok(Built { lab, daemons: Vec::new(), switches, entrance: Some((entrance, "veth2")) })
+}
+
+/// Overlays beside the scenario's, so that there are `vnis`; nobody is in them.
+fn more_overlays(vnis: u32) -> String {
+    let overlay = |number: u32| {
+        let vni = 1000 + number;
+        format!(
+            "\n[[overlay]]\nvni = {vni}\nnetns = \"overlay\"\nbridge = \"br{number}\"\nvxlan = \"vni{vni}\"\n"
+        )
+    };
+    (1..vnis).map(overlay).collect()
 }
 
 /// `config` with more lines in `[dataplane]`.

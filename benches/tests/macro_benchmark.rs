@@ -156,6 +156,21 @@ fn what_dies_and_comes_back_has_figures() {
 
 #[test]
 #[ignore = "needs root"]
+fn frames_to_many_rows_and_beside_many_overlays_are_measured() {
+    let figures = figures(&["scale", "--modes", "xdp,inkernel", "--rows", "64", "--vnis", "3"]);
+    for subject in ["xdp", "inkernel"] {
+        median(&figures, "scale", "delivered under overload", subject);
+        let delivered = figures.iter().filter(|f| f.subject == subject && f.metric.starts_with("delivered"));
+        for figure in delivered.clone() {
+            let other_path = figure.notes.iter().any(|note| note.contains("the kernel's path"));
+            assert!(figure.median() > 0.0 && !other_path, "{figure:#?}");
+        }
+        assert_eq!(delivered.count(), 2);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn open_vswitch_is_measured_like_a_mode() {
     let figures = figures(&["throughput", "cost", "tcp", "--modes", "kernel", "--peers", "ovs-nonpmd"]);
     for subject in ["kernel", "ovs-nonpmd"] {

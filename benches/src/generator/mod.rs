@@ -6,11 +6,13 @@ mod packet;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use vxdp_lab::Place;
 
 use live::Live;
 use packet::Packet;
+
+use crate::rig::Traffic;
 
 /// How frames are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
@@ -37,11 +39,23 @@ impl Kind {
         self != Self::Live
     }
 
-    /// A generator of `frame` in `flows` flows (a power of two), out of `device` of `place`.
-    pub fn open(self, place: &Place, device: &str, frame: &[u8], flows: u32) -> Result<Box<dyn Generator>> {
+    /// A generator of `frame` with the flows and destinations of `traffic`, out of `device` of `place`.
+    pub fn open(
+        self,
+        place: &Place,
+        device: &str,
+        frame: &[u8],
+        traffic: Traffic,
+    ) -> Result<Box<dyn Generator>> {
+        let Traffic { flows, destinations, .. } = traffic;
         ensure!(flows.is_power_of_two(), "{flows} flows: the number has to be a power of two");
+        ensure!(
+            destinations.is_power_of_two() && destinations <= 1 << 24,
+            "{destinations} rows: the number has to be a power of two, 2^24 at most"
+        );
         Ok(match self {
-            Self::Packet => Box::new(Packet::open(place, device, frame, flows)?),
+            Self::Packet => Box::new(Packet::open(place, device, frame, [flows, destinations])?),
+            Self::Live if destinations > 1 => bail!("the generator `live` has one destination only"),
             Self::Live => Box::new(Live::open(place, device, frame, flows)?),
         })
     }

@@ -14,6 +14,7 @@ use vxdp_ebpf::bench::{FIRST_SOURCE_PORT, SEQUENCE_OFFSET};
 use vxdp_lab::Place;
 
 use super::{Generator, Pace, Sent, pace};
+use crate::frame::destination;
 
 /// Frames for one system call: NAPI's budget.
 const BATCH: usize = 64;
@@ -24,12 +25,18 @@ pub(super) struct Packet {
     device: LinkAddr,
     frames: Vec<Vec<u8>>,
     flow_mask: u64,
+    destinations: u32,
     number: u64,
 }
 
 impl Packet {
     /// Opens `device`.
-    pub(super) fn open(place: &Place, device: &str, frame: &[u8], flows: u32) -> Result<Self> {
+    pub(super) fn open(
+        place: &Place,
+        device: &str,
+        frame: &[u8],
+        [flows, destinations]: [u32; 2],
+    ) -> Result<Self> {
         place.enter(|| {
             // Protocol 0: it only sends.
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
@@ -39,7 +46,7 @@ impl Packet {
                 .find_map(|entry| entry.address?.as_link_addr().copied())
                 .context("no such device")?;
             let frames = vec![frame.to_owned(); BATCH];
-            Ok(Self { socket, device, frames, flow_mask: u64::from(flows - 1), number: 0 })
+            Ok(Self { socket, device, frames, flow_mask: u64::from(flows - 1), destinations, number: 0 })
         })
     }
 
@@ -48,6 +55,9 @@ impl Packet {
         for (number, frame) in (self.number..).zip(&mut self.frames[..frames]) {
             let port = FIRST_SOURCE_PORT + (number & self.flow_mask) as u16;
             frame[34..36].copy_from_slice(&port.to_be_bytes());
+            if self.destinations > 1 {
+                frame[..6].copy_from_slice(&destination(number as u32 & (self.destinations - 1)));
+            }
             // In host order, low word first, as the generator program writes it.
             frame[SEQUENCE_OFFSET..SEQUENCE_OFFSET + 8].copy_from_slice(&number.to_ne_bytes());
         }

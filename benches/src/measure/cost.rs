@@ -31,7 +31,7 @@ pub(super) fn traffics(settings: &Settings) -> Vec<Traffic> {
     let generator = settings.generators.iter().copied().find(|generator| generator.sleeps());
     // Another one is refused when it is measured.
     let generator = generator.unwrap_or(settings.generators[0]);
-    let of = |&frame: &usize| Traffic { frame, flows: 1, generator };
+    let of = |&frame: &usize| Traffic { frame, flows: 1, destinations: 1, generator };
     let mut traffics = ends.into_iter().flatten().map(of).collect::<Vec<_>>();
     traffics.dedup();
     traffics

@@ -24,7 +24,7 @@ const SPARSE: Duration = Duration::from_millis(1);
 const REQUEST: usize = 18;
 /// What goes on beside the requests under load.
 fn load(settings: &Settings) -> Traffic {
-    Traffic { frame: 64, flows: 1, generator: settings.generators[0] }
+    Traffic { frame: 64, flows: 1, destinations: 1, generator: settings.generators[0] }
 }
 /// The common load, as a share of the lowest no-drop rate of all subjects.
 const EQUAL: f64 = 0.5;

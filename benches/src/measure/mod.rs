@@ -3,6 +3,7 @@
 mod cost;
 mod failover;
 mod latency;
+mod scale;
 mod tcp;
 mod throughput;
 
@@ -28,6 +29,8 @@ pub enum Measurement {
     Tcp,
     /// Datagrams lost, and the longest gap, while modes are switched and daemons stop, hang and die.
     Failover,
+    /// Throughput with many rows in the tables, and with many overlays.
+    Scale,
 }
 
 /// One thing that a measurement measures of each subject.
@@ -41,6 +44,8 @@ pub enum Case {
     Tcp(tcp::Way),
     /// While this happens.
     Event(failover::Event),
+    /// With this much.
+    Size(scale::Size),
 }
 
 impl Case {
@@ -58,13 +63,18 @@ impl Case {
                 .into_iter()
                 .fold(Conditions::default(), |all, (name, value)| all.with(name, value)),
             Self::Event(event) => Conditions::default().with("event", event.as_str()),
+            Self::Size(size) => size
+                .conditions()
+                .iter()
+                .fold(Conditions::default(), |all, (name, value)| all.with(name, value)),
         }
     }
 }
 
 impl Measurement {
     /// All, in the order in which they are run: later ones use what earlier ones found out.
-    pub const ALL: [Self; 5] = [Self::Throughput, Self::Cost, Self::Latency, Self::Tcp, Self::Failover];
+    pub const ALL: [Self; 6] =
+        [Self::Throughput, Self::Cost, Self::Latency, Self::Tcp, Self::Failover, Self::Scale];
 
     /// As on the command line.
     pub fn as_str(self) -> &'static str {
@@ -74,12 +84,13 @@ impl Measurement {
             Self::Latency => "latency",
             Self::Tcp => "tcp",
             Self::Failover => "failover",
+            Self::Scale => "scale",
         }
     }
 
     /// Whether it has a place in a run of two minutes.
     pub fn is_quick(self) -> bool {
-        self != Self::Failover
+        !matches!(self, Self::Failover | Self::Scale)
     }
 
     /// What it measures of each subject.
@@ -90,6 +101,7 @@ impl Measurement {
             Self::Latency => latency::Way::ALL.map(Case::RoundTrips).to_vec(),
             Self::Tcp => tcp::Way::ALL.map(Case::Tcp).to_vec(),
             Self::Failover => failover::Event::ALL.map(Case::Event).to_vec(),
+            Self::Scale => scale::sizes(settings).into_iter().map(Case::Size).collect(),
         }
     }
 
@@ -102,6 +114,7 @@ impl Measurement {
             Self::Latency => latency::length(settings),
             Self::Tcp => tcp::length(settings),
             Self::Failover => failover::LENGTH,
+            Self::Scale => scale::length(settings),
         }
     }
 
@@ -109,6 +122,7 @@ impl Measurement {
     pub fn applies(case: &Case, kind: Kind) -> bool {
         match case {
             Case::Event(event) => event.happens_to(kind),
+            Case::Size(_) => kind.mode().is_some(),
             _ => true,
         }
     }
@@ -121,6 +135,7 @@ impl Measurement {
             (Self::Latency, Case::RoundTrips(way)) => latency::run(session, index, *way),
             (Self::Tcp, Case::Tcp(way)) => tcp::run(session, index, *way),
             (Self::Failover, Case::Event(event)) => failover::run(session, index, *event),
+            (Self::Scale, Case::Size(size)) => scale::run(session, index, *size),
             _ => unreachable!("`cases` gives each measurement its own kind"),
         }
     }
@@ -131,7 +146,12 @@ fn traffics(settings: &Settings) -> Vec<Traffic> {
     let mut all = Vec::new();
     for &generator in &settings.generators {
         for &flows in &settings.flows {
-            all.extend(settings.frames.iter().map(|&frame| Traffic { frame, flows, generator }));
+            all.extend(settings.frames.iter().map(|&frame| Traffic {
+                frame,
+                flows,
+                destinations: 1,
+                generator,
+            }));
         }
     }
     all

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use crate::figure::{Sample, Unit};
-use crate::rig::Traffic;
-use crate::session::Session;
+use crate::rig::{Traffic, Trial};
+use crate::session::{Session, Settings};
 
 /// What has to be said of a path that ran in the generator's own context, as far as the first queue, or whose
 /// end did (a packet socket sends as any program does: the kernel's whole path is part of the system call's
@@ -14,10 +14,9 @@ const SLOWED: &str = "nothing is lost under overload: the path runs in the gener
 
 pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Result<Vec<Sample>> {
     let (rate, overload) = session.search(index, traffic)?;
-    let note = session.bottleneck(traffic, overload.received_rate())?.or_else(|| {
-        let slowed = overload.loss() <= session.settings.search.tolerance;
-        slowed.then(|| SLOWED.to_owned())
-    });
+    let note = session
+        .bottleneck(traffic, overload.received_rate())?
+        .or_else(|| remark(&overload, &session.settings));
     Ok(vec![
         Sample { note: note.clone(), ..Sample::new("no-drop rate", Unit::FramesPerSecond, rate) },
         Sample {
@@ -26,4 +25,9 @@ pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Resu
         },
         Sample::context("offered as overload", Unit::FramesPerSecond, overload.sent_rate()),
     ])
+}
+
+/// What has to be said of a path that lost nothing under overload.
+pub(super) fn remark(overload: &Trial, settings: &Settings) -> Option<String> {
+    (overload.loss() <= settings.search.tolerance).then(|| SLOWED.to_owned())
 }

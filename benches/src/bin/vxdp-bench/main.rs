@@ -52,6 +52,12 @@ struct Arguments {
     /// Numbers of flows, powers of two
     #[arg(long, value_delimiter = ',', value_name = "COUNT")]
     flows: Option<Vec<u32>>,
+    /// Numbers of rows in the tables for `scale`, powers of two; 1048576 takes many minutes
+    #[arg(long, value_delimiter = ',', value_name = "COUNT", default_value = "1,1024,65536")]
+    rows: Vec<u32>,
+    /// Numbers of overlays for `scale`, beside one
+    #[arg(long, value_delimiter = ',', value_name = "COUNT", default_value = "100")]
+    vnis: Vec<u32>,
     /// How often everything is measured, in turns
     #[arg(long)]
     rounds: Option<u32>,
@@ -218,6 +224,8 @@ impl Arguments {
             generators: self.generator.clone(),
             frames: self.frames.clone().unwrap_or(frames),
             flows: self.flows.clone().unwrap_or(flows),
+            rows: self.rows.clone(),
+            vnis: self.vnis.clone(),
             rounds: self.rounds.unwrap_or(rounds),
             trial: Duration::from_millis(self.trial.unwrap_or(trial)),
             search: Search { resolution: 0.02, tolerance: self.tolerance, attempts: 2 },
