@@ -39,9 +39,9 @@ pub enum Generator {
     Sent,
     /// Number of flows less one; the number is a power of two.
     FlowMask,
-    /// When it began.
+    /// When it began; 0 before its first run, which writes it.
     Start,
-    /// From when on it sends nothing.
+    /// From when on it sends nothing; before its first run, for how long it is to send.
     End,
     /// Frames in [`PERIOD`]; 0 = as fast as it can.
     Rate,

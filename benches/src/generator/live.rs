@@ -1,11 +1,13 @@
 //! Frames from nowhere: the kernel runs an XDP program over a template and redirects the result into a device.
 //!
 //! One `BPF_PROG_TEST_RUN` sends everything of a run and the program itself keeps the pace, dropping what is
-//! not due: the end of each such call costs 20 to 30 ms, because the page pool that it had is destroyed with a
-//! wait for an RCU grace period (seen on Linux 6.18), so that bursts of one call each would come to nothing.
+//! not due: each such call waits for an RCU grace period before its first frame and again after its last one,
+//! because the program enters the kernel's XDP dispatcher and leaves it (`bpf_dispatcher_change_prog`, by its
+//! stack on Linux 6.18), 20 ms and more each time. Bursts of one call each would come to nothing, and a run's time
+//! begins with the program's first run, not with the call.
 //! The price is a processor that never idles meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::xdp::DevMap;
@@ -63,9 +65,8 @@ impl Live {
             Pace::Rate(rate) => rate,
         };
         let frames_in = |time: Duration| (rate * time.as_secs_f64()).max(1.0) as u64;
-        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_nanos() as u64;
-        self.set(bench::Generator::Start, now)?;
-        self.set(bench::Generator::End, now + duration.as_nanos() as u64)?;
+        self.set(bench::Generator::Start, 0)?;
+        self.set(bench::Generator::End, duration.as_nanos() as u64)?;
         self.set(bench::Generator::Rate, (rate * PERIOD as f64 / 1e9) as u64)?;
         self.set(bench::Generator::Burst, frames_in(pace::INTERVAL))?;
         self.set(bench::Generator::Debt, frames_in(pace::DEBT))?;
@@ -100,14 +101,12 @@ impl Generator for Live {
     fn run(&mut self, pace: Pace, duration: Duration) -> Result<Sent> {
         let before = self.sent()?;
         self.prepare(pace, duration)?;
-        let start = Instant::now();
-        loop {
-            let left = duration.saturating_sub(start.elapsed());
-            if left.is_zero() || vxdp_lab::interrupted() {
-                break;
-            }
+        let mut left = duration;
+        while !left.is_zero() && !vxdp_lab::interrupted() {
             let repeat = left.as_nanos() / DROP.as_nanos() + u128::from(BATCH);
             self.test_run(u32::try_from(repeat).unwrap_or(u32::MAX))?;
+            let end = Duration::from_nanos(self.state.get(&(bench::Generator::End as u32), 0)?);
+            left = end.saturating_sub(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into());
         }
         Ok(Sent { frames: self.sent()? - before, elapsed: duration })
     }

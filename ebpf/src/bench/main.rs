@@ -70,6 +70,10 @@ fn is_due() -> Option<bool> {
     // SAFETY: the helper has no preconditions; pointers into the map, and one thread at a time runs this.
     unsafe {
         let now = bpf_ktime_get_ns();
+        if *start == 0 {
+            *start = now;
+            *end += now;
+        }
         if now >= *end {
             return Some(false);
         }
