@@ -39,6 +39,10 @@ pub enum Command {
     Fdb(FdbArgs),
     /// Changes what carries known unicast, while traffic flows
     Mode(ModeArgs),
+    /// Says what stands in the way, why it matters, and what to do
+    Doctor(DoctorArgs),
+    /// Explains what would happen to a frame, without sending one
+    Trace(TraceArgs),
     /// Writes frames to a file, whichever path they take
     Capture(CaptureArgs),
     /// Says what `run` would object to, and changes nothing
@@ -240,6 +244,49 @@ pub struct ModeArgs {
     /// Only in overlays with this VNI. Example: --vni 42
     #[arg(long, value_parser = vni)]
     pub vni: Option<Vni>,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: Daemon,
+    /// The form.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `vxdp doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sudo vxdp doctor --config /etc/vxdp/host1.toml
+  sudo vxdp doctor --config /etc/vxdp/host1.toml --json | jq '.findings[].what'
+
+Exit codes: 0 fine, 1 it works but slower than it could, 2 it does not work.")]
+pub struct DoctorArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Changes what is safe to change, until Ctrl-C changes it back. Example: --fix
+    #[arg(long)]
+    pub fix: bool,
+    /// The form.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `vxdp trace`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Example:
+  sudo vxdp trace --vni 42 --src 02:42:0a:00:00:02 --dst 02:42:0a:00:00:03")]
+pub struct TraceArgs {
+    /// The overlay.
+    #[command(flatten)]
+    pub segment: SegmentArgs,
+    /// The frame's source. Example: --src 02:42:0a:00:00:02
+    #[arg(long, value_name = "MAC", value_parser = station_mac)]
+    pub src: MacAddr,
+    /// Its destination. Example: --dst 02:42:0a:00:00:03
+    #[arg(long, value_name = "MAC")]
+    pub dst: MacAddr,
     /// The daemon.
     #[command(flatten)]
     pub daemon: Daemon,

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli);
     match dispatch(&cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Problems of the configuration begin with file and line, as editors and people expect them.
             if is_configuration(&error) {
@@ -29,8 +29,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: &Command) -> anyhow::Result<()> {
+fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Doctor(args) => return commands::doctor(args).map(ExitCode::from),
+        Command::Trace(args) => commands::trace(args),
         Command::Run(args) => commands::run(args),
         Command::Down(args) => commands::down(args),
         Command::Status(args) => commands::status(args),
@@ -41,6 +43,7 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Completions(args) => commands::completions(args),
         Command::Man => commands::man(),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {

@@ -2,6 +2,7 @@
 
 mod capture;
 mod check;
+mod doctor;
 mod down;
 mod fdb;
 mod manual;
@@ -9,12 +10,15 @@ mod mode;
 mod run;
 mod status;
 mod table;
+mod trace;
 
 pub use capture::capture;
 pub use check::check;
+pub use doctor::doctor;
 pub use down::down;
 pub use fdb::fdb;
 pub use manual::{completions, man};
 pub use mode::mode;
 pub use run::run;
 pub use status::status;
+pub use trace::trace;

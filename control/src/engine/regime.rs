@@ -24,6 +24,8 @@ const DEV_GET: u8 = 1;
 const IFINDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
 const NDO_XMIT: u64 = 4;
+/// BASIC and REDIRECT: what a driver that runs XDP programs itself has.
+const NATIVE: u64 = 1 | 2;
 const XSK_ZEROCOPY: u64 = 8;
 
 /// Whether a device does AF_XDP with zero-copy, as its driver says.
@@ -35,6 +37,22 @@ pub enum ZeroCopyOffer {
     None,
     /// The kernel does not tell: it is older than Linux 6.3, or the device is not there.
     Untold,
+}
+
+/// What the driver of a device can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NicFeatures {
+    /// Run XDP programs itself, and redirect.
+    pub native: bool,
+    /// Let AF_XDP sockets share its memory.
+    pub zero_copy: bool,
+}
+
+/// What the driver says; `None` where the kernel does not tell.
+pub async fn nic_features(host: &Netns, device: &str) -> Option<NicFeatures> {
+    let features = features(host, device).await.ok()??;
+    let (native, zero_copy) = (features & NATIVE == NATIVE, features & XSK_ZEROCOPY != 0);
+    Some(NicFeatures { native, zero_copy })
 }
 
 /// The engine for an overlay that leaves it open, and why.

@@ -1,0 +1,115 @@
+//! The overlays: what distorts them, whether their VTEPs can be reached, and what is known of remote MACs.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Finding, Setting, Severity};
+use crate::api::status::{Fdb, Status, Table};
+use crate::config::{Config, Overlay};
+use crate::netns::Netns;
+use crate::reach::Reach;
+
+pub(super) async fn examine(
+    config: &Config,
+    host: &Netns,
+    status: Option<&Status>,
+    rows: Option<&Fdb>,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<()> {
+    for overlay in &config.overlays {
+        findings.extend(bridge_netfilter(overlay));
+        if let Some(rows) = rows {
+            findings.extend(misplaced(overlay, rows));
+        }
+    }
+    for (vtep, vnis) in vteps(config, rows) {
+        let reach = Reach::of(host, vtep).await?;
+        let why = format!("no frame of VNI {vnis} gets to the containers behind VTEP {vtep}");
+        if let Some((what, command)) = reach.trouble(vtep) {
+            findings.push(Finding::new(Severity::Broken, what, why).command(command));
+        } else if let Some(device) = reach.device.filter(|device| *device != config.underlay.device.as_str())
+        {
+            let what = format!("the route to VTEP {vtep} leaves by {device}");
+            let why =
+                format!("the fast path sends by {} only, so the kernel carries it", config.underlay.device);
+            findings.push(Finding::new(Severity::Slower, what, why).command(format!("ip route get {vtep}")));
+        }
+    }
+    for overlay in status.map(|status| status.overlays.as_slice()).unwrap_or_default() {
+        for container in overlay.containers.iter().filter(|container| !container.attached) {
+            let reason = container.reason.as_deref().unwrap_or("its namespace is not there");
+            let what = format!("container {} is away: {reason}", container.attach);
+            let why = format!("nobody in VNI {} reaches {}", overlay.vni, container.mac);
+            findings.push(Finding::new(Severity::Broken, what, why).command("vxdp status"));
+        }
+    }
+    Ok(())
+}
+
+/// Bridged frames that pass the host's IP tables are re-checked, and may be dropped or rewritten there.
+fn bridge_netfilter(overlay: &Overlay) -> Vec<Finding> {
+    let Ok(netns) = Netns::named(overlay.netns.as_str()) else { return Vec::new() };
+    let setting = |name: &str| Setting {
+        file: format!("/proc/sys/net/bridge/bridge-nf-call-{name}").into(),
+        value: "0".into(),
+        netns: netns.clone(),
+    };
+    let setting = ["iptables", "ip6tables", "arptables"].map(setting);
+    let netns = overlay.netns.as_str();
+    let on = setting.into_iter().filter(|setting| setting.read().as_deref() == Some("1"));
+    let found = |setting: Setting| {
+        let name =
+            setting.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let what = format!("br_netfilter: net.bridge.{name} is on in {netns}");
+        let why = "frames on the kernel's path pass the namespace's tables there and are slower; those of the fast \
+                   path do not";
+        let command = format!("ip netns exec {netns} sysctl -w net.bridge.{name}=0");
+        let found = Finding::new(Severity::Slower, what, why).command(command);
+        Finding { setting: Some(setting), ..found }
+    };
+    on.map(found).collect()
+}
+
+/// Each VTEP of the configuration and of the kernel's rows, with the VNIs behind it.
+fn vteps(config: &Config, rows: Option<&Fdb>) -> Vec<(IpAddr, String)> {
+    let configured = config
+        .overlays
+        .iter()
+        .flat_map(|overlay| overlay.remotes.iter().map(|remote| (remote.vtep, overlay.vni.get())));
+    let rows = rows.map(|fdb| fdb.rows.as_slice()).unwrap_or_default();
+    let known = rows.iter().filter_map(|row| Some((row.vtep?, row.vni)));
+    let all: BTreeSet<(IpAddr, u32)> = configured.chain(known).collect();
+    let vteps: BTreeSet<IpAddr> = all.iter().map(|(vtep, _)| *vtep).collect();
+    let vnis = |vtep: IpAddr| {
+        let vnis = all.iter().filter(|(other, _)| *other == vtep).map(|(_, vni)| vni.to_string());
+        vnis.collect::<Vec<_>>().join(", ")
+    };
+    vteps.into_iter().map(|vtep| (vtep, vnis(vtep))).collect()
+}
+
+/// MACs of the configuration that the kernel has elsewhere.
+fn misplaced(overlay: &Overlay, fdb: &Fdb) -> Vec<Finding> {
+    let vni = overlay.vni.get();
+    let mut findings = Vec::new();
+    for remote in &overlay.remotes {
+        let mac = remote.mac.to_string();
+        let rows = fdb.rows.iter().filter(|row| (row.vni, row.udp_port) == (vni, overlay.port));
+        for row in rows.filter(|row| row.mac.as_deref() == Some(&mac)) {
+            let (configured, command) = (remote.vtep, format!("vxdp fdb show --vni {vni}"));
+            let what = match (row.table, row.vtep, &row.device) {
+                (Table::Vxlan, Some(vtep), _) if vtep != configured => {
+                    format!("{mac} is behind VTEP {vtep}; the configuration has it behind {configured}")
+                }
+                (Table::Bridge, _, Some(device)) if device != overlay.vxlan.as_str() => {
+                    format!(
+                        "{mac} is behind the port {device} of this host; the configuration has it behind {configured}"
+                    )
+                }
+                _ => continue,
+            };
+            let why = "two containers have the MAC, or it has moved: frames for one of them go to the other";
+            findings.push(Finding::new(Severity::Broken, what, why).command(command));
+        }
+    }
+    findings
+}

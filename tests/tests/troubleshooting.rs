@@ -1,0 +1,185 @@
+//! `docs/troubleshooting.md` is true: its transcripts are run in a lab with the trouble that they are about.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, TwoHosts, wait_until};
+
+const PAGE: &str = include_str!("../../docs/troubleshooting.md");
+
+/// A command of the page: on which host, its words, and the lines that it shows.
+#[derive(Debug)]
+struct Transcript {
+    host: usize,
+    command: String,
+    lines: Vec<String>,
+}
+
+/// The transcripts below a headline.
+fn transcripts(headline: &str) -> Result<Vec<Transcript>> {
+    let (_, section) = PAGE.split_once(&format!("### {headline}\n")).context("no such headline")?;
+    let section = section.split("\n### ").next().unwrap_or(section);
+    let mut found: Vec<Transcript> = Vec::new();
+    let mut inside = false;
+    for line in section.lines() {
+        let command = [("h1$ ", 0), ("h2$ ", 1)];
+        let command = command.iter().find_map(|(prompt, host)| Some((line.strip_prefix(prompt)?, *host)));
+        match (line.starts_with("```"), command) {
+            (true, _) => inside = !inside,
+            (false, Some((command, host))) if inside => {
+                found.push(Transcript { host, command: command.to_owned(), lines: Vec::new() });
+            }
+            (false, _) if inside => {
+                found.last_mut().context("a line before a command")?.lines.push(line.to_owned())
+            }
+            _ => {}
+        }
+    }
+    ensure!(!found.is_empty(), "no transcript under {headline}");
+    Ok(found)
+}
+
+/// Whether `text` is what the page shows; `…` stands for whatever is left out.
+fn is_shown(text: &str, lines: &[String]) -> bool {
+    let mut rest = text.lines();
+    let mut gap = false;
+    for line in lines {
+        if line == "…" {
+            gap = true;
+            continue;
+        }
+        let fits = |actual: &str| match line.strip_suffix('…') {
+            Some(beginning) => actual.starts_with(beginning),
+            None => actual == line,
+        };
+        let found = if gap { rest.any(fits) } else { rest.next().is_some_and(fits) };
+        if !found {
+            return false;
+        }
+        gap = false;
+    }
+    gap || rest.next().is_none()
+}
+
+fn run(host: &Host, command: &str) -> Result<String> {
+    let config = host.config_path();
+    let config = config.to_str().context("not UTF-8")?;
+    let words = command.strip_prefix("sudo vxdp ").context("another command than vxdp")?.split(' ');
+    let words: Vec<_> = words.map(|word| if word.ends_with(".toml") { config } else { word }).collect();
+    Ok(host.vxdp(&words)?.stdout)
+}
+
+/// Runs what the page shows under `headline`, once the trouble shows.
+fn is_true(hosts: &TwoHosts, headline: &str) -> Result<()> {
+    for Transcript { host, command, lines } in transcripts(headline)? {
+        let host = &hosts.lab().hosts()[host];
+        let mut text = String::new();
+        let shown = wait_until("the page's words", Duration::from_secs(10), || {
+            text = run(host, &command)?;
+            Ok(is_shown(&text, &lines))
+        });
+        shown.with_context(|| format!("{command}\n{text}\nbut the page says\n{}", lines.join("\n")))?;
+    }
+    Ok(())
+}
+
+fn with_hosts(name: &str, mode: Mode, steps: impl FnOnce(&TwoHosts) -> Result<()>) {
+    let hosts = TwoHosts::build(name, Attachment::Netns, mode, Lifetime::Bound)
+        .unwrap_or_else(|error| panic!("no lab: {error:#}"));
+    steps(&hosts).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_pages_three_causes_are_found_with_its_commands() {
+    with_hosts("trouble", Mode::Xdp, |hosts| {
+        let [(c1, _), (_, address2)] = hosts.containers()?;
+        Ping::new(address2).count(2).expect_all(&c1)?;
+        is_true(hosts, "Nobody told this host where the MAC is")?;
+        let (h1, h2) = (hosts.lab().h1(), hosts.lab().h2());
+        h2.script("ip netns del c2")?;
+        is_true(hosts, "The container is gone on the other host")?;
+        h2.script("ip address del 192.168.10.22/24 dev eth0")?;
+        h1.script("ip neigh flush dev eth0; ip neigh del 192.168.10.22 dev eth0 || true; ping -c1 -W1 192.168.10.22 || true")?;
+        is_true(hosts, "The other host does not answer")
+    });
+}
+
+fn report(host: &Host) -> Result<(Option<i32>, Value)> {
+    let outcome =
+        host.vxdp(&["doctor", "--json", "--config", host.config_path().to_str().context("not UTF-8")?])?;
+    Ok((outcome.code(), serde_json::from_str(&outcome.stdout)?))
+}
+
+/// Of the machine's own settings a test knows nothing, so it looks at one of the overlay's.
+#[test]
+#[ignore = "needs root"]
+fn doctor_finds_fixes_and_puts_back() {
+    with_hosts("doctor", Mode::Kernel, |hosts| {
+        let host = hosts.lab().h1();
+        let overlay = host.netns("overlay");
+        let file = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        overlay.script(&format!("echo 1 > {file}"))?;
+        let setting = || overlay.exec(["cat", file]);
+        let (code, json) = report(host)?;
+        ensure!(code == Some(1) && json["verdict"] == "slower", "{code:?}: {json}");
+        let findings = json["findings"].as_array().context("no findings")?;
+        let found =
+            findings.iter().find(|finding| finding["what"].to_string().contains("bridge-nf-call-iptables"));
+        ensure!(found.is_some_and(|found| found["command"].to_string().contains("sysctl -w")), "{json}");
+        let config = host.config_path();
+        let binary = vxdp_lab::vxdp_binary()?;
+        let words = [binary.to_str(), Some("doctor"), Some("--fix"), Some("--config"), config.to_str()];
+        let words: Option<Vec<_>> = words.into_iter().collect();
+        let mut fixing = host.command(words.context("not UTF-8")?);
+        let mut fixing =
+            fixing.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
+        let fixed = wait_until("it is fixed", Duration::from_secs(10), || Ok(setting()?.trim() == "0"));
+        let pid = nix::unistd::Pid::from_raw(fixing.id().try_into()?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+        let back = wait_until("it is put back", Duration::from_secs(10), || Ok(setting()?.trim() == "1"));
+        fixing.kill()?;
+        fixing.wait()?;
+        fixed.and(back)?;
+        host.script("ip route del 192.168.10.0/24 dev eth0")?;
+        let (code, json) = report(host)?;
+        ensure!(
+            code == Some(2) && json.to_string().contains("no route leads to 192.168.10.22"),
+            "{code:?}: {json}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn trace_knows_the_ways_of_a_frame_in_each_mode() {
+    for (mode, now) in [(Mode::Kernel, "kernel"), (Mode::Xdp, "userspace"), (Mode::InKernel, "inkernel")] {
+        with_hosts("trace", mode, |hosts| {
+            let [(c1, _), (_, address2)] = hosts.containers()?;
+            Ping::new(address2).count(2).expect_all(&c1)?;
+            let (c1, c2) = ("02:42:0a:00:00:02", "02:42:0a:00:00:03");
+            let trace = |host: &Host, src: &str, dst: &str| -> Result<Value> {
+                let words = ["trace", "--vni", "42", "--src", src, "--dst", dst, "--json"];
+                Ok(serde_json::from_str(&host.vxdp(&words)?.success()?)?)
+            };
+            let (h1, h2) = (hosts.lab().h1(), hosts.lab().h2());
+            let sent = trace(h1, c1, c2)?;
+            ensure!(sent["now"] == now && sent["arrives"] == true, "{sent}");
+            ensure!(sent["userspace"].to_string().contains("encapsulated"), "{sent}");
+            let received = trace(h2, c1, c2)?;
+            ensure!(
+                received["arrives"] == true && received["inkernel"].to_string().contains("decapsulated"),
+                "{received}"
+            );
+            let strange = trace(h1, "02:42:0a:00:00:77", c2)?;
+            ensure!(strange["userspace"].to_string().contains("unknown_source"), "{strange}");
+            let flooded = trace(h1, c1, "ff:ff:ff:ff:ff:ff")?;
+            ensure!(flooded["userspace"].to_string().contains("multicast"), "{flooded}");
+            let Err(error) = trace(h1, c1, "nonsense") else { bail!("nonsense has a way") };
+            ensure!(error.to_string().contains("nonsense"), "{error}");
+            Ok(())
+        });
+    }
+}
