@@ -31,6 +31,8 @@ pub enum Kind {
     Xdp,
     /// vxdp on both hosts, the BPF programs carry them by themselves.
     InKernel,
+    /// The same, the programs at XDP (`hook = "xdp"`).
+    InKernelXdp,
     /// Open vSwitch on both hosts: AF_XDP ports, each polled without a pause by a thread of its own.
     Ovs,
     /// Open vSwitch on both hosts: AF_XDP ports, served by its main thread, which sleeps.
@@ -41,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// The modes of vxdp.
-    pub const MODES: [Self; 3] = [Self::Kernel, Self::Xdp, Self::InKernel];
+    pub const MODES: [Self; 4] = [Self::Kernel, Self::Xdp, Self::InKernel, Self::InKernelXdp];
     /// What else can stand between the containers.
     pub const PEERS: [Self; 3] = [Self::Ovs, Self::OvsNonPmd, Self::None];
 
@@ -51,6 +53,7 @@ impl Kind {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
             Self::InKernel => "inkernel",
+            Self::InKernelXdp => "inkernel-xdp",
             Self::Ovs => "ovs",
             Self::OvsNonPmd => "ovs-nonpmd",
             Self::None => "none",
@@ -62,7 +65,7 @@ impl Kind {
         match self {
             Self::Kernel => Some(Mode::Kernel),
             Self::Xdp => Some(Mode::Xdp),
-            Self::InKernel => Some(Mode::InKernel),
+            Self::InKernel | Self::InKernelXdp => Some(Mode::InKernel),
             Self::Ovs | Self::OvsNonPmd | Self::None => None,
         }
     }
@@ -82,6 +85,7 @@ impl Kind {
             Self::Kernel => overlay(Mode::Kernel, dataplane, vnis)?,
             Self::Xdp => overlay(Mode::Xdp, dataplane, vnis)?,
             Self::InKernel => overlay(Mode::InKernel, dataplane, vnis)?,
+            Self::InKernelXdp => overlay(Mode::InKernel, &format!("hook = \"xdp\"\n{dataplane}"), vnis)?,
             Self::Ovs => ovs(OvsPorts::AfXdp)?,
             Self::OvsNonPmd => ovs(OvsPorts::AfXdpInMainThread)?,
             Self::None => wire()?,
@@ -256,7 +260,7 @@ impl Subject {
             Kind::OvsNonPmd => regime.set("af_xdp", "copy, in the main thread"),
             _ => {}
         }
-        if matches!(self.kind, Kind::Xdp | Kind::InKernel) {
+        if matches!(self.kind, Kind::Xdp | Kind::InKernel | Kind::InKernelXdp) {
             let status = self.lab.h1().status()?;
             let engine = &status["modes"]["engine"];
             let device = &engine["devices"][0];
@@ -296,6 +300,10 @@ fn offloads(container: &Place) -> Result<String> {
 fn overlay(mode: Mode, dataplane: &str, vnis: u32) -> Result<Built> {
     let lab = Lab::builder("bench").build()?;
     let mut daemons = Vec::new();
+    // What the programs of one host send at XDP the other end of the veth must take.
+    for host in lab.hosts().iter().filter(|_| dataplane.contains("hook")) {
+        host.exec(["ethtool", "-K", "eth0", "gro", "on"])?;
+    }
     for (index, host) in lab.hosts().iter().enumerate() {
         host.container(["c1", "c2"][index])?;
         let config = TwoHosts::configs(Attachment::Netns)[index];

@@ -12,8 +12,9 @@ use vxdp_lab::{
 const BACK: Duration = Duration::from_secs(10);
 
 const XDP: Mode = Mode::Xdp;
+const FAST: [Mode; 2] = [Mode::Xdp, Mode::InKernel];
 
-/// The scenario in xdp mode.
+/// The scenario with a fast path.
 struct Scene<'a> {
     lab: &'a Lab,
     daemons: Vec<Daemon>,
@@ -21,9 +22,9 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(lab: &'a Lab) -> Result<Self> {
+    fn new(lab: &'a Lab, mode: Mode) -> Result<Self> {
         let segment = Segment::scenario();
-        let modes = vec![XDP; lab.hosts().len().min(2)];
+        let modes = vec![mode; lab.hosts().len().min(2)];
         let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
         let scene = Self { lab, daemons, ends: [segment.place(lab, 0)?, segment.place(lab, 1)?] };
         lab.hosts()[..2].iter().try_for_each(Host::wait_for_fast_path)?;
@@ -76,8 +77,12 @@ impl<'a> Scene<'a> {
 #[test]
 #[ignore = "needs root"]
 fn the_fast_path_survives_what_happens_to_the_underlay() {
+    FAST.into_iter().for_each(survives_what_happens_to_the_underlay);
+}
+
+fn survives_what_happens_to_the_underlay(mode: Mode) {
     scenario("underlay", |lab| {
-        let scene = Scene::new(lab)?;
+        let scene = Scene::new(lab, mode)?;
         let h1 = lab.h1();
         scene.goes_on("the underlay is down for 200 ms", 400, |load| {
             h1.script("ip link set eth0 down; sleep 0.2; ip link set eth0 up")?;
@@ -111,7 +116,7 @@ fn the_fast_path_survives_what_happens_to_the_underlay() {
 fn frames_follow_a_route_through_a_gateway_and_back() {
     let lab = Lab::builder("gateway").hosts(3).build().unwrap_or_else(|error| panic!("no lab: {error:#}"));
     let steps = || -> Result<()> {
-        let scene = Scene::new(&lab)?;
+        let scene = Scene::new(&lab, XDP)?;
         let [h1, _, router] = lab.hosts() else { panic!("three hosts") };
         router.script(
             "echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -145,8 +150,12 @@ fn frames_follow_a_route_through_a_gateway_and_back() {
 #[test]
 #[ignore = "needs root"]
 fn a_container_that_is_made_anew_gets_its_fast_path_again() {
+    FAST.into_iter().for_each(made_anew);
+}
+
+fn made_anew(mode: Mode) {
     scenario("anew", |lab| {
-        let scene = Scene::new(lab)?;
+        let scene = Scene::new(lab, mode)?;
         lab.h1().script("ip netns del c1; ip netns add c1; ip -n c1 link set lo up")?;
         scene.comes_back("the container was made anew")?;
         lab.h2().script("ip -n overlay link del veth3")?;
@@ -158,8 +167,12 @@ fn a_container_that_is_made_anew_gets_its_fast_path_again() {
 #[test]
 #[ignore = "needs root"]
 fn rows_that_others_write_are_followed() {
+    FAST.into_iter().for_each(rows_are_followed);
+}
+
+fn rows_are_followed(mode: Mode) {
     scenario("rows", |lab| {
-        let scene = Scene::new(lab)?;
+        let scene = Scene::new(lab, mode)?;
         let overlay = lab.h1().netns("overlay");
         let (c1, address2) = (&scene.ends[0].0, scene.ends[1].1);
         // A container that no configuration names, on h2; c1 knows its address.
@@ -205,7 +218,7 @@ fn rows_that_others_write_are_followed() {
 fn what_happened_while_the_daemon_could_not_listen_is_found_afterwards() {
     const ROWS: u64 = 20_000;
     scenario("overflow", |lab| {
-        let scene = Scene::new(lab)?;
+        let scene = Scene::new(lab, XDP)?;
         let h1 = lab.h1();
         let engine =
             |name: &str| Ok::<_, anyhow::Error>(h1.status()?["modes"]["engine"][name].as_u64().unwrap_or(0));

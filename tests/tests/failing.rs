@@ -75,8 +75,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn in_both_modes(name: &str, steps: impl Fn(Scene<'_>) -> Result<()>) {
-    for mode in [Mode::Kernel, Mode::Xdp] {
+fn in_every_mode(name: &str, steps: impl Fn(Scene<'_>) -> Result<()>) {
+    for mode in Mode::ALL {
         scenario(name, |lab| {
             steps(Scene::new(lab, mode)?).with_context(|| format!("{} mode", mode.as_str()))
         });
@@ -88,21 +88,27 @@ fn in_both_modes(name: &str, steps: impl Fn(Scene<'_>) -> Result<()>) {
 fn switching_modes_loses_nothing_and_breaks_no_connection() {
     scenario("switch", |lab| {
         let scene = Scene::new(lab, Mode::Xdp)?;
-        scene.costs("vxdp mode kernel and xdp, three times on both hosts", &NOTHING, |load| {
-            for mode in ["kernel", "xdp"].repeat(3) {
-                lab.h1().vxdp(&["mode", mode])?.success()?;
-                lab.h2().vxdp(&["mode", mode])?.success()?;
-                load.wait_for(50)?;
-            }
-            lab.h1().wait_for_userspace(100)
-        })
+        let between = |modes: &[Mode]| {
+            scene.costs(&format!("vxdp mode, on both hosts: {modes:?}"), &NOTHING, |load| {
+                for mode in modes {
+                    for host in lab.hosts() {
+                        host.vxdp(&[&["mode"], mode.words()].concat())?.success()?;
+                    }
+                    load.wait_for(50)?;
+                }
+                lab.h1().wait_for_userspace(100)
+            })
+        };
+        between(&[Mode::Kernel, Mode::Xdp].repeat(2))?;
+        between(&[Mode::Kernel, Mode::InKernel].repeat(2))?;
+        between(&[Mode::Xdp, Mode::InKernel].repeat(2))
     });
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_daemon_that_stops_and_starts_loses_nothing() {
-    in_both_modes("restart", |mut scene| {
+    in_every_mode("restart", |mut scene| {
         let daemon = scene.daemons.remove(0);
         let again = scene.costs("SIGTERM, and a new daemon", &NOTHING, |load| {
             daemon.stop()?;
@@ -118,7 +124,7 @@ fn a_daemon_that_stops_and_starts_loses_nothing() {
 #[test]
 #[ignore = "needs root"]
 fn a_daemon_that_takes_over_from_another_loses_nothing() {
-    in_both_modes("takeover", |mut scene| {
+    in_every_mode("takeover", |mut scene| {
         let mut first = scene.daemons.remove(0);
         let (host, config) = (scene.lab.h1(), scene.lab.h1().config_path());
         let second = scene.costs("vxdp run --takeover", &NOTHING, |load| {
@@ -156,7 +162,7 @@ fn a_takeover_that_cannot_be_leaves_the_running_daemon_alone() {
 #[test]
 #[ignore = "needs root"]
 fn traffic_goes_on_when_the_daemon_hangs_wakes_dies_and_is_started_again() {
-    in_both_modes("fail", |mut scene| {
+    in_every_mode("fail", |mut scene| {
         // The programs take a worker for stuck after 100 ms without a heartbeat; twice that for a busy machine.
         scene.costs("SIGSTOP", &bound(100, 1000), |load| {
             scene.signal("-STOP")?;
@@ -185,8 +191,14 @@ fn traffic_goes_on_when_the_daemon_hangs_wakes_dies_and_is_started_again() {
 #[test]
 #[ignore = "needs root"]
 fn a_fast_path_that_is_lost_comes_back_by_itself() {
+    for mode in [Mode::Xdp, Mode::InKernel] {
+        lost_fast_path_comes_back(mode);
+    }
+}
+
+fn lost_fast_path_comes_back(mode: Mode) {
     scenario("lost", |lab| {
-        let scene = Scene::new(lab, Mode::Xdp)?;
+        let scene = Scene::new(lab, mode)?;
         let host = lab.h1();
         // The engine cannot do without the device it was built over. Before Linux 6.2 only one that is down can
         // be given another name.

@@ -25,7 +25,7 @@ struct Learners<'a> {
 }
 
 impl<'a> Learners<'a> {
-    fn deploy(lab: &'a Lab) -> Result<(Vec<vxdp_lab::Daemon>, Self)> {
+    fn deploy(lab: &'a Lab, modes: [Mode; 3]) -> Result<(Vec<vxdp_lab::Daemon>, Self)> {
         let segment =
             (1..=3).fold(Segment::new(42).setting("proxy = false").without_remotes(), |segment, host| {
                 let mac = format!("02:42:0a:00:00:0{host}");
@@ -38,7 +38,7 @@ impl<'a> Learners<'a> {
             let segment = segment.clone().setting(&format!("flood = [{others}]"));
             config_of(lab, Family::V4, &[segment], number)
         };
-        let daemons = deploy_each(lab, std::slice::from_ref(&segment), &[Mode::Xdp; 3], config)?;
+        let daemons = deploy_each(lab, std::slice::from_ref(&segment), &modes, config)?;
         let mut injectors = Vec::new();
         for number in 0..3 {
             let (place, _) = segment.place(lab, number)?;
@@ -91,8 +91,18 @@ impl<'a> Learners<'a> {
 #[test]
 #[ignore = "needs root"]
 fn a_new_mac_becomes_fast_and_stays_so_when_it_moves_between_vteps_and_local_ports_and_back() {
+    a_wanderer_is_followed([Mode::Xdp; 3]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_mac_that_moves_is_followed_by_hosts_with_different_engines() {
+    a_wanderer_is_followed([Mode::InKernel, Mode::InKernel, Mode::Xdp]);
+}
+
+fn a_wanderer_is_followed(modes: [Mode; 3]) {
     Lab::builder("learning").hosts(3).run(|lab| {
-        let (_daemons, learners) = Learners::deploy(lab)?;
+        let (_daemons, learners) = Learners::deploy(lab, modes)?;
         // For h2 this is a local port, another VTEP, a local port again; for h3 the reverse; for h1 one VTEP, the
         // other, and the first again.
         learners.wanderer_is_at(2)?;

@@ -472,7 +472,13 @@ impl Inner {
         if self.built && self.offer.is_none() {
             self.offer = Some(regime::zero_copy_offer(host, self.config.underlay.device.as_str()).await);
         }
-        // An overlay that changes its engine is taken over by the new one before the old one lets go.
+        // A device takes one XDP program, so there the old engine lets go first and the kernel carries in between.
+        if self.config.dataplane.hook == config::Hook::Xdp {
+            for kind in [Kind::InKernel, Kind::Userspace] {
+                self.land_if_idle(kind).await;
+            }
+        }
+        // Otherwise an overlay that changes its engine is taken over by the new one before the old one lets go.
         for kind in [Kind::InKernel, Kind::Userspace] {
             self.take_off_if_wanted(host, kind).await;
         }

@@ -3,8 +3,9 @@
 //! - `received` lists outer packets on the wire, right and wrong; `reception` notes what the container gets.
 //! - `sent` lists frames of a container; `emission` notes what is on the wire, under each `policy`.
 //!
-//! Each row is played in both modes. A row also names the way that its frames take in xdp mode, and every
-//! counter that moved is compared with that: a frame that strays to the other path is a failure.
+//! Each row is played in both modes, and in xdp mode by both engines. A row also names the way that its frames take
+//! with the userspace engine, and every counter that moved is compared with that: a frame that strays to the
+//! other path is a failure.
 
 mod counters;
 mod emission;
@@ -23,14 +24,19 @@ use vxdp_lab::{Family, Frame, Mode, Place};
 
 /// Both modes give the container the same, namely what the table says, and every frame took the way that the
 /// table names.
-fn same_verdicts(family: Family) {
+fn same_verdicts(family: Family, mode: Mode) {
     let rows = received::rows();
     let run = |mode| reception::run(family, mode, &rows).unwrap_or_else(|error| panic!("{error:#}"));
     let mut complaints = Vec::new();
-    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(Mode::Xdp)) {
+    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(mode)) {
         let (expected, reference) = (kernel.expected, kernel.arrived);
         complaints.extend(difference(&kernel.name, "kernel mode", &expected, &reference));
-        complaints.extend(difference(&xdp.name, "xdp mode against kernel mode", &reference, &xdp.arrived));
+        complaints.extend(difference(
+            &xdp.name,
+            "the fast path against kernel mode",
+            &reference,
+            &xdp.arrived,
+        ));
         complaints.extend(xdp.strayed.map(|stray| format!("{}: {stray}", xdp.name)));
     }
     none(&complaints);
@@ -38,15 +44,15 @@ fn same_verdicts(family: Family) {
 
 /// Both modes put the same packets onto the wire, but for what may differ, and the same frames back into the
 /// container.
-fn same_packets(family: Family) {
+fn same_packets(family: Family, mode: Mode) {
     let rows = sent::rows(family);
     let run = |mode| emission::run(family, mode, &rows).unwrap_or_else(|error| panic!("{error:#}"));
     let mut complaints = Vec::new();
-    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(Mode::Xdp)) {
+    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(mode)) {
         complaints.extend(difference(&xdp.name, "on the wire", &kernel.left, &xdp.left));
         complaints.extend(difference(&xdp.name, "in the container", &kernel.returned, &xdp.returned));
         complaints.extend(kernel.faults.iter().map(|fault| format!("{}: kernel mode: {fault}", kernel.name)));
-        complaints.extend(xdp.faults.iter().map(|fault| format!("{}: xdp mode: {fault}", xdp.name)));
+        complaints.extend(xdp.faults.iter().map(|fault| format!("{}: {}: {fault}", xdp.name, mode.as_str())));
     }
     none(&complaints);
 }
@@ -89,23 +95,35 @@ fn switch_bridge_netfilter_off(overlay: &Place) -> Result<()> {
 #[test]
 #[ignore = "needs root"]
 fn equal_outer_packets_get_equal_verdicts_in_both_modes_over_ipv4() {
-    same_verdicts(Family::V4);
+    same_verdicts(Family::V4, Mode::Xdp);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_outer_packets_get_equal_verdicts_in_both_modes_over_ipv6() {
-    same_verdicts(Family::V6);
+    same_verdicts(Family::V6, Mode::Xdp);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_inner_frames_become_equal_outer_packets_in_both_modes_over_ipv4() {
-    same_packets(Family::V4);
+    same_packets(Family::V4, Mode::Xdp);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_inner_frames_become_equal_outer_packets_in_both_modes_over_ipv6() {
-    same_packets(Family::V6);
+    same_packets(Family::V6, Mode::Xdp);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn equal_outer_packets_get_equal_verdicts_by_the_inkernel_engine_over_ipv4() {
+    same_verdicts(Family::V4, Mode::InKernel);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn equal_inner_frames_become_equal_outer_packets_by_the_inkernel_engine_over_ipv4() {
+    same_packets(Family::V4, Mode::InKernel);
 }

@@ -130,8 +130,9 @@ impl Stage {
     /// Counters of the fast path, where there is one.
     fn counters(&self) -> Result<Option<Counters>> {
         match self.mode {
-            Mode::Kernel => Ok(None),
-            Mode::Xdp | Mode::InKernel => of_device(self.lab.h2(), "eth0", None).map(Some),
+            // As in `emission`.
+            Mode::Kernel | Mode::InKernel => Ok(None),
+            Mode::Xdp => of_device(self.lab.h2(), "eth0", None).map(Some),
         }
     }
 
