@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod engine;
 pub mod kernel;
+pub mod metrics;
 pub mod mirror;
 pub mod misses;
 pub mod model;

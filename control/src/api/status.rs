@@ -1,6 +1,6 @@
 //! What `status` and `fdb show` say.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use vxdp_dataplane::wire::MacAddr;
@@ -32,8 +32,20 @@ pub struct Status {
     pub reconcile: ReconcileStatus,
     /// l2miss and l3miss.
     pub misses: misses::Counters,
+    /// The metrics endpoint, where one is configured.
+    #[serde(default)]
+    pub metrics: Option<MetricsStatus>,
     /// Latest distinct errors, the newest first.
     pub errors: Vec<ErrorStatus>,
+}
+
+/// Where Prometheus text is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsStatus {
+    /// The configured address.
+    pub address: SocketAddr,
+    /// Why nothing is served there.
+    pub trouble: Option<String>,
 }
 
 /// The tunnel's side towards the network.

@@ -36,8 +36,19 @@ fn screen(status: &Status) -> String {
 }
 
 fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
-    let Status { version, pid, uptime_s, mode, modes, underlay, overlays, reconcile, misses, errors } =
-        status;
+    let Status {
+        version,
+        pid,
+        uptime_s,
+        mode,
+        modes,
+        underlay,
+        overlays,
+        reconcile,
+        misses,
+        metrics,
+        errors,
+    } = status;
     writeln!(text, "vxdp {version}, pid {pid}, up {}, mode {mode}", ago(*uptime_s))?;
     let mtu = underlay.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     writeln!(text, "underlay {}, {}{mtu}", underlay.device, underlay.local)?;
@@ -61,6 +72,9 @@ fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
     if misses.dropped + misses.failed + misses.overflows > 0 {
         let (dropped, failed, overflows) = (misses.dropped, misses.failed, misses.overflows);
         writeln!(text, "        {dropped} dropped, {failed} failed, {overflows} overflows")?;
+    }
+    if let Some(trouble) = metrics.as_ref().and_then(|metrics| metrics.trouble.as_ref()) {
+        writeln!(text, "no metrics: {trouble}")?;
     }
     if !errors.is_empty() {
         writeln!(text, "\nlatest errors")?;
@@ -317,6 +331,7 @@ mod tests {
                 counters: Default::default(),
             },
             misses: Default::default(),
+            metrics: None,
             errors: vec![ErrorStatus { message: "no".into(), count: 3, age_s: 61 }],
         }
     }

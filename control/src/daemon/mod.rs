@@ -46,6 +46,7 @@ use crate::config::{Config, Install, Overlay};
 use crate::engine::pilot::{self, Pilot};
 use crate::kernel::desired::Row;
 use crate::kernel::{Kernel, KernelError, Report, vxlan_of};
+use crate::metrics::Endpoint;
 use crate::model::remembered::Remembered;
 use crate::model::{self, Change, Client, Ending, Event, State};
 use crate::netns::Netns;
@@ -132,6 +133,10 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
     let (jobs, job_receiver) = mpsc::unbounded_channel();
     let worker = tokio::spawn(worker.run(job_receiver));
     let (call_sender, calls) = mpsc::channel(CALLS);
+    let metrics = config.control.metrics.map(|address| Endpoint::new(address, call_sender.clone()));
+    if let Some(endpoint) = &metrics {
+        background.spawn(Arc::clone(endpoint).serve());
+    }
     let clients = TaskTracker::new();
     let api = tokio::spawn(claim.listen()?.serve(call_sender, clients.clone()));
 
@@ -141,6 +146,7 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
         started,
         pilot: Arc::clone(&pilot),
         meter,
+        metrics,
         jobs,
         asking: HashMap::new(),
         streams: HashMap::new(),
@@ -226,6 +232,7 @@ struct Daemon {
     started: Instant,
     pilot: Arc<Pilot>,
     meter: Arc<Meter>,
+    metrics: Option<Arc<Endpoint>>,
     jobs: mpsc::UnboundedSender<Job>,
     asking: HashMap<Client, oneshot::Sender<Answer>>,
     /// Connections of clients that want a capture.
@@ -323,6 +330,7 @@ impl Daemon {
             Change::Show(client, segments) => Job::Show(client, segments),
             Change::Status(client, mut status) => {
                 let (pilot, meter) = (Arc::clone(&self.pilot), Arc::clone(&self.meter));
+                status.metrics = self.metrics.as_ref().map(|endpoint| endpoint.status());
                 self.reply_later(client, async move {
                     meter.fill(&mut status.overlays).await;
                     status.modes = block_in_place(|| pilot.report());

@@ -29,6 +29,8 @@ pub(super) fn status(state: &State, now: Duration) -> Status {
         overlays: config.overlays.iter().map(|spec| overlay(state, spec)).collect(),
         reconcile: reconcile(state),
         misses: state.misses.counters,
+        // Only the endpoint knows.
+        metrics: None,
         errors: state.troubles.status(now),
     }
 }

@@ -262,6 +262,14 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         arch: "ethtool",
     },
     Requirement {
+        why: "checks the metrics by Prometheus' conventions; the server itself is not started",
+        what: Detect::Program("promtool"),
+        purposes: &[Test],
+        debian: &["prometheus"],
+        fedora: "golang-github-prometheus",
+        arch: "prometheus",
+    },
+    Requirement {
         why: "the other VTEP of the interoperability tests",
         what: Detect::Program("ovs-vswitchd"),
         purposes: &[Test, Bench],

@@ -1,0 +1,169 @@
+//! The metrics endpoint of the real daemon: what Prometheus makes of it, health, and clients that misbehave.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, TwoHosts, wait_until};
+
+const ADDRESS: &str = "127.0.0.1:9490";
+
+/// The scenario with a metrics endpoint on each host.
+fn with_metrics(name: &str, mode: Mode) -> Result<TwoHosts> {
+    let configs = TwoHosts::configs(Attachment::Netns);
+    let configs = configs.map(|config| format!("[control]\nmetrics = \"{ADDRESS}\"\n{config}"));
+    TwoHosts::build_each(name, Attachment::Netns, [mode; 2], configs, Lifetime::Bound)
+}
+
+fn ask(host: &Host, request: &str) -> Result<String> {
+    host.enter(|| {
+        let mut stream = TcpStream::connect(ADDRESS)?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+fn get(host: &Host, path: &str, accept: &str) -> Result<(String, String)> {
+    let answer = ask(host, &format!("GET {path} HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no head: {answer}"))?;
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+fn metrics(host: &Host) -> Result<String> {
+    let (head, body) = get(host, "/metrics", "text/plain")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(body)
+}
+
+/// The value of a sample, by the beginning of its line.
+fn value(text: &str, sample: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' ')));
+    line?.rsplit(' ').next()?.parse().ok()
+}
+
+/// The figures are true, in this mode: a ping is counted on the path that carried it, with all of its bytes.
+fn tells_what_a_ping_was(mode: Mode, path: &str) -> Result<()> {
+    let scenario = with_metrics("metrics", mode)?;
+    let host = scenario.lab().h1();
+    let [(c1, _), (_, address2)] = scenario.containers()?;
+    // The first frames are the kernel's in every mode: it learns from them.
+    Ping::new(address2).count(2).expect_all(&c1)?;
+    let sample = |what: &str, direction: &str| {
+        format!(
+            "vxdp_overlay_{what}_total{{vni=\"42\",udp_port=\"4789\",path=\"{path}\",direction=\"{direction}\"}}"
+        )
+    };
+    let read = |what: &str, direction: &str| -> Result<f64> {
+        Ok(value(&metrics(host)?, &sample(what, direction)).unwrap_or_default())
+    };
+    let start = read("frames", "encap")?;
+    wait_until("the path carries", Duration::from_secs(10), || {
+        Ping::new(address2).count(1).expect_all(&c1)?;
+        Ok(read("frames", "encap")? > start)
+    })?;
+    let before = [read("frames", "encap")?, read("bytes", "encap")?, read("bytes", "decap")?];
+    Ping::new(address2).count(20).interval(Duration::from_millis(20)).expect_all(&c1)?;
+    wait_until("twenty pings of 98 bytes are counted both ways", Duration::from_secs(5), || {
+        let after = [read("frames", "encap")?, read("bytes", "encap")?, read("bytes", "decap")?];
+        // Address resolution may add a frame or two of the kernel's.
+        let frames = after[0] - before[0];
+        Ok((20.0..=24.0).contains(&frames)
+            && after[1] - before[1] >= 20.0 * 98.0
+            && after[1] - before[1] <= 24.0 * 98.0
+            && after[2] - before[2] >= 20.0 * 98.0)
+    })?;
+    let text = metrics(host)?;
+    if mode.is_fast() {
+        ensure!(value(&text, "vxdp_vtep_resolved{vtep=\"192.168.10.22\"}") == Some(1.0), "{text}");
+    }
+    let file = scenario.lab().dir().join("metrics.txt");
+    std::fs::write(&file, &text)?;
+    let checked = host.script(&format!("promtool check metrics < {} 2>&1", file.display()))?;
+    ensure!(checked.trim().is_empty(), "promtool: {checked}");
+    let (head, body) = get(host, "/metrics", "application/openmetrics-text; version=1.0.0")?;
+    ensure!(head.contains("openmetrics") && body.ends_with("# EOF\n"), "{head}\n{body}");
+    let (head, body) = get(host, "/healthz", "*/*")?;
+    ensure!(head.starts_with("HTTP/1.1 200 ") && body == "ok\n", "{head}\n{body}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn metrics_in_kernel_mode_tell_what_a_ping_was_and_promtool_likes_them() {
+    tells_what_a_ping_was(Mode::Kernel, "kernel").expect("kernel");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn metrics_of_the_userspace_engine_tell_what_a_ping_was_and_promtool_likes_them() {
+    tells_what_a_ping_was(Mode::Xdp, "userspace").expect("userspace");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn metrics_of_the_inkernel_engine_tell_what_a_ping_was_and_promtool_likes_them() {
+    tells_what_a_ping_was(Mode::InKernel, "inkernel").expect("inkernel");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_thousand_clients_that_say_nothing_cost_a_scrape_some_seconds_and_the_overlay_nothing() {
+    let scenario = with_metrics("crowd", Mode::Xdp).expect("a lab");
+    let outcome = || -> Result<()> {
+        let host = scenario.lab().h1();
+        let [(c1, _), (_, address2)] = scenario.containers()?;
+        let silent = host.enter(|| {
+            let connect = |_| {
+                let address = ADDRESS.parse()?;
+                Ok(TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+            };
+            (0..1000)
+                .map(connect)
+                .take_while(|stream: &Result<_>| matches!(stream, Ok(Some(_))))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        ensure!(silent.len() > 32, "only {} connections", silent.len());
+        Ping::new(address2).count(20).interval(Duration::from_millis(20)).expect_all(&c1)?;
+        ensure!(host.status()?["mode"] == "xdp");
+        drop(silent);
+        let begun = Instant::now();
+        metrics(host)?;
+        ensure!(begun.elapsed() < Duration::from_secs(15));
+        let refused = ask(host, "POST /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")?;
+        ensure!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
+        let garbage = ask(host, "\u{1}\u{2}\u{3}\r\n\r\n")?;
+        ensure!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
+        let (head, _) = get(host, "/nothing", "*/*")?;
+        ensure!(head.starts_with("HTTP/1.1 404 "), "{head}");
+        Ok(())
+    };
+    outcome().expect("bounded");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_metrics_port_in_use_is_said_and_waited_for_while_the_overlay_works() {
+    let scenario = TwoHosts::build("busyport", Attachment::Netns, Mode::Kernel, Lifetime::Bound);
+    let mut scenario = scenario.expect("a lab");
+    let mut outcome = || -> Result<()> {
+        scenario.stop_daemons()?;
+        let host = scenario.lab().h1();
+        let taken = host.enter(|| Ok(std::net::TcpListener::bind(ADDRESS)?))?;
+        let config = TwoHosts::configs(Attachment::Netns)[0];
+        let path = host.write_config(&format!("[control]\nmetrics = \"{ADDRESS}\"\n{config}"))?;
+        let _daemon = host.start_vxdp(&path, Mode::Xdp)?;
+        wait_until("status says so", Duration::from_secs(5), || {
+            let said = host.vxdp(&["status"])?.success()?;
+            Ok(said.contains("no metrics: cannot listen at 127.0.0.1:9490") && said.contains("in use"))
+        })?;
+        let [(c1, _), (_, address2)] = scenario.containers()?;
+        Ping::new(address2).count(3).expect_all(&c1)?;
+        drop(taken);
+        wait_until("it is served", Duration::from_secs(10), || Ok(metrics(host).is_ok()))
+    };
+    outcome().expect("said and waited for");
+}
