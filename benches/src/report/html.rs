@@ -129,7 +129,7 @@ mod tests {
             Figure { regime: "hook <driver>".into(), ..figure("xdp", Unit::BitsPerSecond, &[1e9, 2e9]) };
         let page = html(&Run { figures: vec![wide], ..Run::default() }, None);
         assert!(
-            page.contains("hook &lt;driver&gt;") && page.contains("comparisons with it are void"),
+            page.contains("hook &lt;driver&gt;") && page.contains("xdp 1.00 Gbit/s to 2.00 Gbit/s"),
             "{page}"
         );
     }

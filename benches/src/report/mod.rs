@@ -73,26 +73,29 @@ impl Run {
     /// What has to be known before any two figures are compared.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.troubles.clone();
-        for figure in self.figures.iter().filter(|figure| !figure.context) {
-            let what = format!(
-                "{} of {}, {} ({})",
-                figure.metric,
-                figure.subject,
-                figure.conditions.line(),
-                figure.measurement
-            );
-            if figure.is_wide() && figure.unit.slack().is_none() {
-                let (least, greatest) = figure.range();
-                warnings.push(format!(
-                    "{what}: repetitions lie between {} and {}, so comparisons with it are void",
-                    figure.unit.show(least),
-                    figure.unit.show(greatest)
-                ));
+        let results = || self.figures.iter().filter(|figure| !figure.context);
+        for row in table::rows(&self.figures) {
+            let of_row = || results().filter(|figure| figure.compares_with(row));
+            let what = format!("{}, {}, {}", row.measurement, row.conditions.line(), row.metric);
+            let wide = of_row().filter(|figure| figure.is_wide() && figure.unit.slack().is_none());
+            let wide: Vec<_> = wide.map(range).collect();
+            if !wide.is_empty() {
+                let wide = wide.join(", ");
+                warnings.push(format!("{what}: no comparison, repetitions lie too far apart: {wide}"));
             }
-            warnings.extend(figure.notes.iter().map(|note| format!("{what}: {note}")));
+            for figure in of_row() {
+                warnings
+                    .extend(figure.notes.iter().map(|note| format!("{what}, {}: {note}", figure.subject)));
+            }
         }
         warnings
     }
+}
+
+/// Who, and between which values.
+fn range(figure: &Figure) -> String {
+    let (least, greatest) = figure.range();
+    format!("{} {} to {}", figure.subject, figure.unit.show(least), figure.unit.show(greatest))
 }
 
 /// Which figures are compared with which, in words, for readers of every form of the report.

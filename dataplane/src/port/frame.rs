@@ -28,6 +28,10 @@ impl SocketSlot {
     /// The first socket: the underlay queue, which owns the UMEM's file descriptor.
     pub const UNDERLAY: Self = Self(0);
 
+    /// The second one: the first container's.
+    #[cfg(feature = "in-memory")]
+    pub(crate) const FIRST_PORT: Self = Self(1);
+
     /// Most sockets that one UMEM can serve; the table packs the number into 13 bits.
     pub const LIMIT: usize = 1 << 13;
 

@@ -16,6 +16,8 @@ pub(crate) mod frame;
 #[cfg(test)]
 pub(crate) mod mem;
 pub(crate) mod open;
+#[cfg(feature = "in-memory")]
+pub(crate) mod plain;
 pub(crate) mod xsk;
 
 use std::os::fd::BorrowedFd;

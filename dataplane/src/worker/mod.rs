@@ -5,6 +5,8 @@
 
 mod command;
 mod handle;
+#[cfg(feature = "in-memory")]
+mod in_memory;
 mod run;
 mod shares;
 mod sleep;
@@ -16,6 +18,8 @@ mod tests;
 mod turn;
 
 pub use handle::{Worker, WorkerError, WorkerExit, WorkerSpec};
+#[cfg(feature = "in-memory")]
+pub use in_memory::InMemory;
 pub use shares::Shares;
 pub use sleep::{LONGEST_SLEEP, PollMode, SPIN};
 pub use sockets::{AttachError, Reclaimed};
