@@ -60,6 +60,9 @@ pub(crate) const DISTURBANCES: &[Disturbance] = &[
 pub(crate) const CAUSED: &[&str] = &[
     "the container behind veth4 in namespace overlay is away",
     "veth4 is not attached: there is no network namespace `c3`",
+    // The container's namespace is being taken down just then; the next try finds it gone.
+    "cannot restore offloads: cannot open generic netlink in c3",
+    "Peer netns reference is invalid",
 ];
 
 /// Waits until `address` answers to `from`.
