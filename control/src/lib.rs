@@ -12,6 +12,7 @@ pub mod container;
 pub mod daemon;
 pub mod doctor;
 pub mod engine;
+mod genl;
 pub mod kernel;
 pub mod metrics;
 pub mod mirror;

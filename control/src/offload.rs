@@ -6,14 +6,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use futures::StreamExt;
-use genetlink::{GenetlinkError, GenetlinkHandle};
-use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla,
-    NlasIterator, ParseableParametrized,
-};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+use genetlink::GenetlinkError;
+use netlink_packet_core::{DefaultNla, Emitable, Nla, NlasIterator};
 
+use crate::genl::{self, Failure, Family, Message};
 use crate::netns::Netns;
 
 /// The sender inserts 802.1Q tags by hardware; on a veth the tag then never stands in the frame's bytes.
@@ -45,6 +41,14 @@ const BITS_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
 const BIT_VALUE: u16 = 3;
 const NESTED: u16 = 1 << 15;
+
+/// The ethtool family.
+#[derive(Debug, Clone)]
+struct Ethtool;
+
+impl Family for Ethtool {
+    const NAME: &'static str = "ethtool";
+}
 
 /// Why features could not be read or set.
 #[derive(Debug, thiserror::Error)]
@@ -163,11 +167,11 @@ pub async fn switch_off(
 
 /// Names of the features that are on.
 pub async fn active(netns: &Netns, device: &str) -> Result<BTreeSet<String>, OffloadError> {
-    let request = Ethtool { command: FEATURES_GET, attributes: vec![header(device, 0)] };
+    let request = Message::new(FEATURES_GET, vec![header(device, 0)]);
     let answers = exchange(netns, device, "read", request).await?;
     let attributes = answers.iter().flat_map(|answer| &answer.attributes);
     let active = attributes.filter(|attribute| attribute.kind() & !NESTED == FEATURES_ACTIVE);
-    Ok(active.flat_map(|attribute| bit_names(&value(attribute))).collect())
+    Ok(active.flat_map(|attribute| bit_names(&genl::value(attribute))).collect())
 }
 
 async fn set(netns: &Netns, device: &str, features: &[&str], on: bool) -> Result<(), OffloadError> {
@@ -181,42 +185,21 @@ async fn set(netns: &Netns, device: &str, features: &[&str], on: bool) -> Result
     let bits: Vec<DefaultNla> = features.iter().map(bit).collect();
     let wanted = nest(FEATURES_WANTED, &[nest(BITSET_BITS, &bits)]);
     let attributes = vec![header(device, FLAG_OMIT_REPLY), wanted];
-    exchange(netns, device, "set", Ethtool { command: FEATURES_SET, attributes }).await.map(drop)
+    exchange(netns, device, "set", Message::new(FEATURES_SET, attributes)).await.map(drop)
 }
 
 async fn exchange(
     netns: &Netns,
     device: &str,
     what: &'static str,
-    request: Ethtool,
-) -> Result<Vec<Ethtool>, OffloadError> {
+    request: Message<Ethtool>,
+) -> Result<Vec<Message<Ethtool>>, OffloadError> {
     let mut handle =
-        open(netns).map_err(|source| OffloadError::Open { netns: netns.label().to_owned(), source })?;
-    let mut message = NetlinkMessage::from(GenlMessage::from_payload(request));
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let failed = |source| OffloadError::Request { device: device.to_owned(), source };
-    let mut stream = Box::pin(handle.request(message).await.map_err(failed)?);
-    let mut answers = Vec::new();
-    while let Some(answer) = stream.next().await {
-        match answer.map_err(|error| failed(error.into()))?.payload {
-            NetlinkPayload::InnerMessage(message) => answers.push(message.payload),
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(OffloadError::Refused { what, device: device.to_owned(), source: error.to_io() });
-            }
-            _ => {}
-        }
-    }
-    Ok(answers)
-}
-
-fn open(netns: &Netns) -> io::Result<GenetlinkHandle> {
-    let runtime = tokio::runtime::Handle::current();
-    let (connection, handle, _) = netns.run(|| {
-        let _guard = runtime.enter();
-        genetlink::new_connection()
-    })?;
-    runtime.spawn(connection);
-    Ok(handle)
+        genl::open(netns).map_err(|source| OffloadError::Open { netns: netns.label().to_owned(), source })?;
+    request.ask(&mut handle).await.map_err(|failure| match failure {
+        Failure::Exchange(source) => OffloadError::Request { device: device.to_owned(), source },
+        Failure::Refused(source) => OffloadError::Refused { what, device: device.to_owned(), source },
+    })
 }
 
 fn header(device: &str, flags: u32) -> DefaultNla {
@@ -236,12 +219,6 @@ fn nest(kind: u16, parts: &[DefaultNla]) -> DefaultNla {
     DefaultNla::new(kind | NESTED, bytes)
 }
 
-fn value(attribute: &DefaultNla) -> Vec<u8> {
-    let mut bytes = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut bytes);
-    bytes
-}
-
 /// The names in a bitset; of a list without a mask, every bit that is there is on.
 fn bit_names(bitset: &[u8]) -> Vec<String> {
     let inside = |bytes: &[u8], kind: u16| -> Vec<Vec<u8>> {
@@ -252,45 +229,4 @@ fn bit_names(bitset: &[u8]) -> Vec<String> {
     let bits = lists.flat_map(|list| inside(&list, BITS_BIT));
     let names = bits.flat_map(|bit| inside(&bit, BIT_NAME));
     names.map(|name| String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()).collect()
-}
-
-/// A message of the ethtool family.
-#[derive(Debug, Clone)]
-struct Ethtool {
-    command: u8,
-    attributes: Vec<DefaultNla>,
-}
-
-impl GenlFamily for Ethtool {
-    fn family_name() -> &'static str {
-        "ethtool"
-    }
-
-    fn command(&self) -> u8 {
-        self.command
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Ethtool {
-    fn buffer_len(&self) -> usize {
-        self.attributes.as_slice().buffer_len()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        self.attributes.as_slice().emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Ethtool {
-    fn parse_with_param(buffer: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = NlasIterator::new(buffer).map(|part| {
-            let part = part?;
-            Ok(DefaultNla::new(part.kind(), part.value().to_vec()))
-        });
-        Ok(Self { command: header.cmd, attributes: attributes.collect::<Result<_, DecodeError>>()? })
-    }
 }

@@ -6,17 +6,12 @@
 
 use std::io;
 
-use futures::StreamExt as _;
-use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _,
-    NlasIterator, ParseableParametrized,
-};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-
+use netlink_packet_core::{DefaultNla, Nla as _};
 use vxdp_dataplane::worker::ZeroCopy;
 
 use super::{Kind, settings};
 use crate::config::{Config, Overlay};
+use crate::genl::{self, Failure, Family, Message};
 use crate::netns::Netns;
 
 // include/uapi/linux/netdev.h
@@ -90,78 +85,27 @@ pub(super) async fn refuses_xdp_frames(host: &Netns, device: &str) -> bool {
 }
 
 async fn features(host: &Netns, device: &str) -> io::Result<Option<u64>> {
-    let runtime = tokio::runtime::Handle::current();
-    let (index, (connection, mut handle, _)) = host.run(|| {
-        let _guard = runtime.enter();
-        Ok((nix::net::if_::if_nametoindex(device)?, genetlink::new_connection()?))
+    let index = host.run(|| Ok(nix::net::if_::if_nametoindex(device)?))?;
+    let request = Message::<Netdev>::new(DEV_GET, vec![DefaultNla::new(IFINDEX, index.to_ne_bytes().into())]);
+    let answers = request.ask(&mut genl::open(host)?).await.map_err(|failure| match failure {
+        Failure::Exchange(error) => io::Error::other(error),
+        Failure::Refused(error) => error,
     })?;
-    runtime.spawn(connection);
-    let request =
-        Netdev { command: DEV_GET, attributes: vec![DefaultNla::new(IFINDEX, index.to_ne_bytes().into())] };
-    let mut message = NetlinkMessage::from(GenlMessage::from_payload(request));
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut answers = Box::pin(handle.request(message).await.map_err(io::Error::other)?);
-    let mut features = None;
-    while let Some(answer) = answers.next().await {
-        match answer.map_err(io::Error::other)?.payload {
-            NetlinkPayload::InnerMessage(message) => {
-                features = features.or(message.payload.number(XDP_FEATURES))
-            }
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            _ => {}
-        }
-    }
-    Ok(features)
+    Ok(answers.iter().find_map(|answer| number(answer, XDP_FEATURES)))
 }
 
-/// A message of the netdev family.
+/// A number of eight bytes.
+fn number(answer: &Message<Netdev>, kind: u16) -> Option<u64> {
+    let attribute = answer.attributes.iter().find(|attribute| attribute.kind() == kind)?;
+    genl::value(attribute).try_into().ok().map(u64::from_ne_bytes)
+}
+
+/// The netdev family.
 #[derive(Debug, Clone)]
-struct Netdev {
-    command: u8,
-    attributes: Vec<DefaultNla>,
-}
+struct Netdev;
 
-impl Netdev {
-    fn number(&self, kind: u16) -> Option<u64> {
-        let attribute = self.attributes.iter().find(|attribute| attribute.kind() == kind)?;
-        let mut bytes = [0; 8];
-        (attribute.value_len() == bytes.len()).then(|| attribute.emit_value(&mut bytes))?;
-        Some(u64::from_ne_bytes(bytes))
-    }
-}
-
-impl GenlFamily for Netdev {
-    fn family_name() -> &'static str {
-        "netdev"
-    }
-
-    fn command(&self) -> u8 {
-        self.command
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Netdev {
-    fn buffer_len(&self) -> usize {
-        self.attributes.as_slice().buffer_len()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        self.attributes.as_slice().emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Netdev {
-    fn parse_with_param(buffer: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = NlasIterator::new(buffer).map(|part| {
-            let part = part?;
-            Ok(DefaultNla::new(part.kind(), part.value().to_vec()))
-        });
-        Ok(Self { command: header.cmd, attributes: attributes.collect::<Result<_, DecodeError>>()? })
-    }
+impl Family for Netdev {
+    const NAME: &'static str = "netdev";
 }
 
 #[cfg(test)]
