@@ -116,12 +116,7 @@ fn a_port_with_a_program_of_others_stays_with_the_kernel_until_that_goes() {
         Ping::new(address2).expect_all(&c1)?;
         ensure!(attached(&overlay, "veth2")? == Some(theirs), "their program is not what it was");
         overlay.exec(["ip", "link", "set", "dev", "veth2", "xdp", "off"])?;
-        // While it is tried anew it is not in the list.
-        wait_until(
-            "the port takes part",
-            NOTICED,
-            || Ok(port().is_ok_and(|port| port["trouble"].is_null())),
-        )?;
+        wait_until("the port takes part", NOTICED, || Ok(port()?["trouble"].is_null()))?;
         Ping::new(address2).expect_all(&c1)
     });
 }

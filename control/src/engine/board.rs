@@ -53,7 +53,8 @@ pub(super) struct ShownDevice {
 /// A container's port, and what its number had counted before it was this port's.
 struct ShownPort {
     overlay: OverlayId,
-    device: ShownDevice,
+    /// `None` until it is known whether the port serves.
+    device: Option<ShownDevice>,
     before: Carried,
 }
 
@@ -120,13 +121,13 @@ impl Board {
     /// A port is about to take frames: what its number counts from now on is its own.
     pub(super) fn begin_port(&self, port: PortId, overlay: OverlayId) {
         let before = self.of_port(port);
-        self.write().ports.insert(port, ShownPort { overlay, device: ShownDevice::default(), before });
+        self.write().ports.insert(port, ShownPort { overlay, device: None, before });
     }
 
     /// A port serves, or does not.
     pub(super) fn set_port(&self, port: PortId, device: ShownDevice) {
         if let Some(shown) = self.write().ports.get_mut(&port) {
-            shown.device = device;
+            shown.device = Some(device);
         }
     }
 
@@ -228,8 +229,9 @@ impl Board {
         let notes = self.read();
         report.devices.push(notes.underlay.report(Carried::default()));
         let devices = &mut report.devices;
-        report.overlays =
-            self.count_overlays(&notes, |port, carried| devices.push(port.device.report(carried)));
+        report.overlays = self.count_overlays(&notes, |port, carried| {
+            devices.extend(port.device.as_ref().map(|device| device.report(carried)))
+        });
         self.add_vteps(&notes, &mut report);
         drop(notes);
         match &self.counting {

@@ -179,11 +179,15 @@ impl Live {
         }
         let Some(id) = self.free_port() else { return Ok(()) };
         let (spec, source) = (self.spec(overlay), &self.sources[usize::from(overlay.get())]);
-        let container = spec.containers[position].clone();
-        let name = source.ports[position].clone();
-        let device = Device { netns: source.netns.clone(), index, name };
-        let mut port = ServedPort::new(id, overlay, position, device, spec.vni.get());
+        let device = Device { netns: source.netns.clone(), index, name: source.ports[position].clone() };
+        let port = ServedPort::new(id, overlay, position, device, spec.vni.get());
         self.board.begin_port(id, overlay);
+        self.serve_port(port).await
+    }
+
+    async fn serve_port(&mut self, mut port: ServedPort) -> Result<(), EngineError> {
+        let (id, overlay, index) = (port.id, port.overlay, port.device.index);
+        let container = self.spec(overlay).containers[port.position].clone();
         let row = self.table_port(overlay);
         self.carrier.serve(&mut port, &container, row, &self.programs).await?;
         self.board.set_port(id, port.shown());
@@ -210,12 +214,17 @@ impl Live {
         self.ports.push(port);
     }
 
+    /// Each keeps its number, and what reports say of it until it is known how it went.
     async fn try_ports_again(&mut self) -> Result<(), EngineError> {
-        let left = self.ports.iter().filter(|port| !port.serves());
-        let left: Vec<_> = left.map(|port| (port.overlay, port.position, port.device.index)).collect();
-        for (overlay, position, device) in left {
-            self.remove_port(overlay, position).await?;
-            self.add_port(overlay, position, device).await?;
+        let (serving, left) = std::mem::take(&mut self.ports).into_iter().partition(ServedPort::serves);
+        self.ports = serving;
+        let mut anew = Vec::new();
+        for port in left {
+            anew.push(port.anew());
+            self.carrier.leave(port).await?;
+        }
+        for port in anew {
+            self.serve_port(port).await?;
         }
         Ok(())
     }

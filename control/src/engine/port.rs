@@ -61,6 +61,11 @@ impl ServedPort {
         Self { id, overlay, position, device, vni, program, sockets, offloads, trouble }
     }
 
+    /// The same, before it was tried.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.id, self.overlay, self.position, self.device.clone(), self.vni)
+    }
+
     /// Gives every worker its queue and attaches the program. On an error the port takes no part, and the
     /// error stands in its report.
     pub(super) fn attach(
