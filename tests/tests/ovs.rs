@@ -118,7 +118,7 @@ fn marks_are_carried(pair: &Pair) -> Result<()> {
             let outside = if ecn == CONGESTION_EXPERIENCED { ECT0 } else { ecn };
             let outer = wire.stop()?;
             let outer = outer.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
-            // The end of a TCP connection may still be under way.
+            // Other frames of theirs may be on the wire meanwhile.
             let outer = outer.filter(|outer| describe(&outer.inner).contains("ICMP echo"));
             let outer = outer.map(|outer| outer.tos & 3).collect::<Vec<_>>();
             ensure!(

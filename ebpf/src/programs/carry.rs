@@ -1,13 +1,32 @@
 //! What the in-kernel engine's programs have in common at either hook.
 
-use vxdp_ebpf::{COUNTED_VTEPS, FdbKey, Flows, Row, Settings, Verdict};
+use vxdp_ebpf::{COUNTED_VTEPS, Family, FdbKey, Flows, Port, Row, Settings, Verdict};
 
 use super::encap::Headers;
-use super::frame::{Ethernet, Ipv4, Ipv6, Packet, header};
+use super::frame::{Ethernet, Ipv4, Ipv6, Packet, Udp, header};
 use super::inner::ecn;
-use super::maps::{HITS, IDENTS, PORT_FLOWS, VTEP_FLOWS};
+use super::maps::{HITS, IDENTS, PORT_FLOWS, PORTS, VTEP_FLOWS};
+use super::underlay::{self, Arrival};
 
 const ETHERNET: usize = size_of::<Ethernet>();
+
+/// A frame of the tunnel that a program can take out of it, if its length fits: the port it is for, and the inner
+/// frame's length.
+#[inline(always)]
+pub(super) fn arrival(packet: &impl Packet) -> Result<(Arrival, &'static Port, usize), Verdict> {
+    let arrival = underlay::known(packet)?;
+    if arrival.settings.ethertype != const { Family::V4.ethertype() }
+        || header::<Udp>(packet, ETHERNET + size_of::<Ipv4>()).is_none_or(|udp| udp.checksum.get() != 0)
+    {
+        return Err(Verdict::OuterChecksum);
+    }
+    // What is behind the datagram would stay behind the inner frame.
+    if arrival.end != packet.length() {
+        return Err(Verdict::BadLength);
+    }
+    let port = PORTS.get(arrival.port).filter(|port| port.enabled != 0).ok_or(Verdict::Disabled)?;
+    Ok((arrival, port, packet.length() - const { Headers::ROOM }))
+}
 
 /// The codepoint that the inner packet must get (RFC 6040, section 4.2, figure 4).
 #[inline(always)]
@@ -56,9 +75,26 @@ pub(super) fn hit((key, row): (FdbKey, *mut Row), settings: &Settings) {
     }
 }
 
-/// Counts a frame with its VTEP and its port.
+/// Counts a frame that was encapsulated, with its VTEP and its port.
 #[inline(always)]
-pub(super) fn tally(vtep: u32, port: u32, count: impl Fn(&mut Flows)) {
+pub(super) fn tally_encap(vtep: u32, port: u32, bytes: usize) {
+    tally(vtep, port, |flows| {
+        flows.encap_frames += 1;
+        flows.encap_bytes += bytes as u64;
+    });
+}
+
+/// Counts a frame that was decapsulated, with its VTEP and its port.
+#[inline(always)]
+pub(super) fn tally_decap(vtep: u32, port: u32, bytes: usize) {
+    tally(vtep, port, |flows| {
+        flows.decap_frames += 1;
+        flows.decap_bytes += bytes as u64;
+    });
+}
+
+#[inline(always)]
+fn tally(vtep: u32, port: u32, count: impl Fn(&mut Flows)) {
     if vtep < COUNTED_VTEPS
         && let Some(flows) = VTEP_FLOWS.get_ptr_mut(vtep)
     {

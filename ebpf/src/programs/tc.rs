@@ -26,15 +26,15 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use vxdp_ebpf::{Family, Flows, UPLINK_MARK, Verdict};
+use vxdp_ebpf::{Family, UPLINK_MARK, Verdict};
 
-use super::carry::{congestion, hit, next_ident, tally};
+use super::carry::{arrival, congestion, hit, next_ident, tally_decap, tally_encap};
 use super::encap::{Headers, updated};
-use super::frame::{Be16, Ethernet, Ipv4, Ipv6, Packet as _, Udp, header, pointer};
+use super::frame::{Be16, Ethernet, Ipv4, Ipv6, Packet as _, header, pointer};
 use super::inner::{self, ecn};
 use super::maps::{PORT_NUMBER, PORTS, SETTINGS};
 use super::port::Departure;
-use super::{alive, count, port, underlay};
+use super::{alive, count, port};
 
 const ETHERNET: usize = size_of::<Ethernet>();
 
@@ -145,11 +145,7 @@ fn depart(ctx: &TcContext) -> Result<u32, Verdict> {
     // SAFETY: inside the packet and even; the verifier checks the bounds.
     unsafe { place.write(headers) };
     hit(source, settings);
-    let flows = |flows: &mut Flows| {
-        flows.encap_frames += 1;
-        flows.encap_bytes += length as u64;
-    };
-    tally(vtep_number, PORT_NUMBER.load(), flows);
+    tally_encap(vtep_number, PORT_NUMBER.load(), length);
     Ok(port.uplink_inside)
 }
 
@@ -160,19 +156,8 @@ fn arrive(ctx: &TcContext) -> Result<(u32, u32), Verdict> {
     if skb(ctx).vlan_present != 0 {
         return Err(Verdict::OuterTag);
     }
-    let arrival = underlay::known(ctx)?;
+    let (arrival, port, length) = arrival(ctx)?;
     let at = const { Headers::ROOM };
-    if arrival.settings.ethertype != const { Family::V4.ethertype() }
-        || header::<Udp>(ctx, ETHERNET + size_of::<Ipv4>()).is_none_or(|udp| udp.checksum.get() != 0)
-    {
-        return Err(Verdict::OuterChecksum);
-    }
-    // What is behind the datagram would stay behind the inner frame.
-    if arrival.end != ctx.length() {
-        return Err(Verdict::BadLength);
-    }
-    let port = PORTS.get(arrival.port).filter(|port| port.enabled != 0).ok_or(Verdict::Disabled)?;
-    let length = ctx.length() - at;
     if skb(ctx).gso_size == 0 && length > port.max_frame as usize {
         return Err(Verdict::TooBig);
     }
@@ -189,11 +174,7 @@ fn arrive(ctx: &TcContext) -> Result<(u32, u32), Verdict> {
     // SAFETY: inside the packet and even; the verifier checks the bounds.
     unsafe { place.write(frame) };
     hit(arrival.source, arrival.settings);
-    let flows = |flows: &mut Flows| {
-        flows.decap_frames += 1;
-        flows.decap_bytes += length as u64;
-    };
-    tally(arrival.vtep, arrival.port, flows);
+    tally_decap(arrival.vtep, arrival.port, length);
     Ok((port.uplink_outside, arrival.port))
 }
 

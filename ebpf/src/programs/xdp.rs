@@ -10,15 +10,15 @@ use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use vxdp_ebpf::{Family, Flows, Verdict};
+use vxdp_ebpf::{Family, Verdict};
 
-use super::carry::{congestion, hit, next_ident, tally};
+use super::carry::{arrival, congestion, hit, next_ident, tally_decap, tally_encap};
 use super::encap::{Headers, updated};
-use super::frame::{Be16, Ethernet, Ipv4, Ipv6, Packet as _, Udp, header, pointer};
+use super::frame::{Be16, Ethernet, Ipv4, Ipv6, Packet as _, header, pointer};
 use super::inner::{self, ecn};
-use super::maps::{PORT_DEVICES, PORT_NUMBER, PORTS, UNDERLAY_DEVICE};
+use super::maps::{PORT_DEVICES, PORT_NUMBER, UNDERLAY_DEVICE};
 use super::port::Departure;
-use super::{alive, count, port, underlay};
+use super::{alive, count, port};
 
 const ETHERNET: usize = size_of::<Ethernet>();
 
@@ -76,30 +76,15 @@ fn depart(ctx: &XdpContext) -> Result<(), Verdict> {
     // SAFETY: inside the packet and even; the verifier checks the bounds.
     unsafe { place.write(headers) };
     hit(source, settings);
-    let flows = |flows: &mut Flows| {
-        flows.encap_frames += 1;
-        flows.encap_bytes += length as u64;
-    };
-    tally(vtep_number, PORT_NUMBER.load(), flows);
+    tally_encap(vtep_number, PORT_NUMBER.load(), length);
     Ok(())
 }
 
 /// The number of the port that the inner frame is for.
 #[inline(always)]
 fn arrive(ctx: &XdpContext) -> Result<u32, Verdict> {
-    let arrival = underlay::known(ctx)?;
+    let (arrival, port, length) = arrival(ctx)?;
     let at = const { Headers::ROOM };
-    if arrival.settings.ethertype != const { Family::V4.ethertype() }
-        || header::<Udp>(ctx, ETHERNET + size_of::<Ipv4>()).is_none_or(|udp| udp.checksum.get() != 0)
-    {
-        return Err(Verdict::OuterChecksum);
-    }
-    // What is behind the datagram would stay behind the inner frame.
-    if arrival.end != ctx.length() {
-        return Err(Verdict::BadLength);
-    }
-    let port = PORTS.get(arrival.port).filter(|port| port.enabled != 0).ok_or(Verdict::Disabled)?;
-    let length = ctx.length() - at;
     if length > port.max_frame as usize {
         return Err(Verdict::TooBig);
     }
@@ -120,11 +105,7 @@ fn arrive(ctx: &XdpContext) -> Result<u32, Verdict> {
     }
     move_head(ctx, at as i32)?;
     hit(arrival.source, arrival.settings);
-    let flows = |flows: &mut Flows| {
-        flows.decap_frames += 1;
-        flows.decap_bytes += length as u64;
-    };
-    tally(arrival.vtep, arrival.port, flows);
+    tally_decap(arrival.vtep, arrival.port, length);
     Ok(arrival.port)
 }
 
