@@ -25,9 +25,10 @@ use crate::netns::Netns;
 use crate::xdp::{self, Capacity, Device, Host, PortEntry, Programs};
 
 /// How long frames that the programs have redirected already may be on their way into the rings when the
-/// switch is turned off: a program's run and the flush behind it, in the same soft interrupt. Too short
-/// loses them; longer delays every stop.
-const SETTLE: Duration = Duration::from_millis(5);
+/// switch is turned off: a program's run and the flush behind it. They are in the same soft interrupt, which a busy
+/// machine may stop in between for some time slices: with 5 ms, two of seven runs of the test of switching lost two
+/// frames; with 60 ms, none of ten. Too short loses them; longer delays every stop, while the kernel carries.
+const SETTLE: Duration = Duration::from_millis(60);
 
 /// How often the namespaces are compared with their names, and the lease of the programs that carry frames by
 /// themselves is renewed (`inkernel::LEASE`).
