@@ -116,7 +116,7 @@ pub(super) const DATAPLANE: Section = Section {
             "poll",
             "`\"adaptive\"`, `\"busy\"` or `\"interrupt\"`",
             Value("\"adaptive\""),
-            "How workers wait for frames.",
+            "How workers wait for frames: they look for up to 50 µs as long as that pays and then sleep, never sleep, or always do.",
         ),
     ],
 };

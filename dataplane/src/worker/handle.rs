@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::command::Command;
 use super::run::Loop;
-use super::sleep::{PollMode, Sleeper};
+use super::sleep::{Patience, PollMode, Sleeper};
 use super::sockets::{AttachError, Reclaimed, Sockets};
 use super::stats::{SocketStats, WorkerStats};
 use super::tap::Tap;
@@ -189,6 +189,7 @@ impl<P: Port + 'static> Worker<P> {
             heartbeat,
             poll,
             sleeper,
+            patience: Patience::default(),
             commands: receiver,
             stats: Arc::clone(&stats),
             leaving: Vec::new(),

@@ -7,7 +7,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use nix::time::{ClockId, clock_gettime};
 
 use super::command::{Command, Detached, Refused};
-use super::sleep::{Nap, PollMode, SPIN, Sleeper, Woken};
+use super::sleep::{Nap, Patience, PollMode, Sleeper, Woken};
 use super::sockets::Sockets;
 use super::stats::{SocketStats, WorkerStats};
 use super::tap::Taps;
@@ -31,6 +31,7 @@ pub(super) struct Loop<P: Port, F> {
     pub(super) heartbeat: Box<dyn FnMut(Nanos) + Send>,
     pub(super) poll: PollMode,
     pub(super) sleeper: Sleeper,
+    pub(super) patience: Patience,
     pub(super) commands: Receiver<Command<P>>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) leaving: Vec<Leaving<P>>,
@@ -80,25 +81,38 @@ impl<P: Port, F: Forward> Loop<P, F> {
             }
             let idle = turn.received == 0;
             match self.poll {
-                PollMode::Interrupt if idle => self.sleep(turn),
-                PollMode::Adaptive if idle && now.0 - worked >= SPIN.as_nanos() as u64 => self.sleep(turn),
-                _ if idle => std::hint::spin_loop(),
-                _ => continue,
+                _ if !idle => continue,
+                PollMode::Busy => std::hint::spin_loop(),
+                PollMode::Interrupt => _ = self.sleep(turn),
+                PollMode::Adaptive => self.wait(turn, now, worked),
             }
             now = clock();
         }
     }
 
-    fn sleep(&mut self, turn: Turn) {
+    /// Offers the processor to others, or sleeps.
+    fn wait(&mut self, turn: Turn, now: Nanos, worked: u64) {
+        if self.patience.lasts(now.0 - worked) {
+            std::thread::yield_now();
+            self.patience.yielded(now.0, clock().0);
+        } else {
+            let woken = self.sleep(turn);
+            self.patience.slept(now.0, clock().0, woken);
+        }
+    }
+
+    fn sleep(&mut self, turn: Turn) -> Woken {
         let nap = match turn.waiting {
             0 if self.leaving.is_empty() && self.stop_by.is_none() => Nap::Idle,
             0 => Nap::Short,
             _ => Nap::Congested,
         };
         self.stats.sleeps.add(1);
-        if self.sleeper.sleep(nap) == Woken::ByEvent {
+        let woken = self.sleeper.sleep(nap);
+        if woken == Woken::ByEvent {
             self.stats.wake_ups.add(1);
         }
+        woken
     }
 
     fn beat(&mut self, now: Nanos) {
