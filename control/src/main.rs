@@ -13,7 +13,10 @@ use vxdp_control::preflight::PreflightError;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli);
+    // A line of the log would tear the screen of `top`, which says itself what goes wrong.
+    if !matches!(cli.command, Command::Top(_)) {
+        start_log(&cli);
+    }
     match dispatch(&cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -36,6 +39,7 @@ fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run(args),
         Command::Down(args) => commands::down(args),
         Command::Status(args) => commands::status(args),
+        Command::Top(args) => commands::top(args),
         Command::Fdb(args) => commands::fdb(args),
         Command::Mode(args) => commands::mode(args),
         Command::Capture(args) => commands::capture(args),

@@ -103,6 +103,16 @@ fn a_daemon_that_is_not_there_is_exit_code_1() {
 }
 
 #[test]
+fn a_live_view_without_a_terminal_points_to_what_is_no_live_view() {
+    for words in [&["top"][..], &["top", "--once"], &["top", "--json", "--interval", "0.5"]] {
+        let output = vxdp(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(text(&output.stderr).contains("vxdp status --json"), "{output:?}");
+    }
+    assert_eq!(vxdp(&["top", "--interval", "0"]).status.code(), Some(2));
+}
+
+#[test]
 fn completions_are_generated_for_each_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = vxdp(&["completions", shell]);

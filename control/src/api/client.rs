@@ -30,6 +30,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The answer does not come.
+    #[error("the daemon at {} has not answered for {patience:?}", .socket.display())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// What came back is not an answer.
     #[error("the daemon's answer cannot be read; is it of another version than this program?")]
     Unreadable(#[from] serde_json::Error),
@@ -49,7 +57,8 @@ pub fn ask_within<T: DeserializeOwned>(
     socket: &Path,
     request: &Request,
 ) -> Result<T, Error> {
-    let (line, _) = exchange(patience, socket, request).map_err(|source| unusable(socket, source))?;
+    let (line, _) =
+        exchange(patience, socket, request).map_err(|source| unusable(patience, socket, source))?;
     match read_answer(&line)? {
         Answer::Ok(value) => Ok(serde_json::from_value(value)?),
         Answer::Error(refusal) => Err(refusal.into()),
@@ -59,19 +68,23 @@ pub fn ask_within<T: DeserializeOwned>(
 /// Asks for a capture; what is read from the connection is pcapng, as long as it is open.
 pub fn capture(socket: &Path, wanted: Wanted) -> Result<impl Read + use<>, Error> {
     let exchanged = exchange(PATIENCE, socket, &Request::Capture(wanted));
-    let (line, reader) = exchanged.map_err(|source| unusable(socket, source))?;
+    let (line, reader) = exchanged.map_err(|source| unusable(PATIENCE, socket, source))?;
     if let Answer::Error(refusal) = read_answer(&line)? {
         return Err(refusal.into());
     }
     // Frames may be a long time coming.
-    reader.get_ref().set_read_timeout(None).map_err(|source| unusable(socket, source))?;
+    reader.get_ref().set_read_timeout(None).map_err(|source| unusable(PATIENCE, socket, source))?;
     Ok(reader)
 }
 
-fn unusable(socket: &Path, source: io::Error) -> Error {
+fn unusable(patience: Duration, socket: &Path, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Error::NoDaemon { socket: socket.to_owned() }
+        }
+        // What a socket's time limit gives.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            Error::Silent { socket: socket.to_owned(), patience }
         }
         _ => Error::Socket { socket: socket.to_owned(), source },
     }

@@ -15,6 +15,8 @@ use crate::config::{Engine, Mode};
 use crate::kernel::as_text;
 
 pub mod client;
+#[cfg(test)]
+pub(crate) mod example;
 pub mod server;
 pub mod status;
 

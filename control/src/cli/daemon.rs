@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use vxdp_dataplane::wire::{MacAddr, Vni};
@@ -23,6 +24,27 @@ pub struct StatusArgs {
     /// The form.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `vxdp top`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sudo vxdp top
+  sudo vxdp top --interval 0.5
+
+Keys: q quits; Tab or 1 to 4 change the table; s sorts by the next column, S by the one before, r reverses;
+arrows, Page Up and Page Down scroll. It needs a terminal; for one look there is: vxdp status --json")]
+pub struct TopArgs {
+    /// Seconds between two answers of the daemon, from 0.1 to 60. Example: --interval 0.5
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// Refused, with a hint where one look is to be had.
+    #[arg(long, hide = true, alias = "json")]
+    pub once: bool,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: Daemon,
 }
 
 /// `vxdp fdb`.
@@ -187,4 +209,11 @@ pub struct CaptureArgs {
     /// The form of the summary.
     #[command(flatten)]
     pub output: Output,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected seconds, from 0.1 to 60".to_owned()),
+    }
 }

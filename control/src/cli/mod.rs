@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
-pub use daemon::{CaptureArgs, FdbArgs, FdbCommand, ModeArgs, StatusArgs, TraceArgs};
+pub use daemon::{CaptureArgs, FdbArgs, FdbCommand, ModeArgs, StatusArgs, TopArgs, TraceArgs};
 pub use host::{CheckArgs, DoctorArgs, DownArgs, LogFormat, RunArgs};
 
 /// Where the API socket is unless configured otherwise.
@@ -39,6 +39,8 @@ pub enum Command {
     Down(DownArgs),
     /// Shows the daemon and its overlays on one screen
     Status(StatusArgs),
+    /// Shows rates live: paths, VTEPs, ports, and why frames are not carried
+    Top(TopArgs),
     /// Shows, adds and deletes rows
     Fdb(FdbArgs),
     /// Changes what carries known unicast, while traffic flows

@@ -14,7 +14,7 @@ fn the_command_line_holds_together() {
 /// Each command with its own flags, as `vxdp fdb add --vni`.
 fn flags(command: &clap::Command, path: &str, into: &mut BTreeSet<String>) {
     into.insert(path.to_owned());
-    for arg in command.get_arguments() {
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
         if let Some(long) = arg.get_long().filter(|long| !matches!(*long, "help" | "version")) {
             into.insert(format!("{path} --{long}"));
         }
@@ -54,8 +54,9 @@ fn the_manual_has_each_command_and_flag_and_no_other() {
 #[test]
 fn each_flag_and_argument_has_an_example() {
     fn check(command: &clap::Command) {
-        for arg in
-            command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        for arg in command
+            .get_arguments()
+            .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"))
         {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example: "), "{} {}: {help}", command.get_name(), arg.get_id());

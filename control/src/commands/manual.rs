@@ -67,7 +67,10 @@ fn commands(roff: &mut Roff, command: &clap::Command) {
     if let Some(about) = command.get_about() {
         roff.text([roman(format!("{about}."))]);
     }
-    for arg in command.get_arguments().filter(|arg| arg.get_id() != "help" && !arg.is_global_set()) {
+    for arg in command
+        .get_arguments()
+        .filter(|arg| arg.get_id() != "help" && !arg.is_global_set() && !arg.is_hide_set())
+    {
         argument(roff, arg);
     }
     if let Some(example) = command.get_after_help() {

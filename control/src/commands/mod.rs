@@ -10,6 +10,7 @@ mod mode;
 mod run;
 mod status;
 mod table;
+mod top;
 mod trace;
 
 pub use capture::capture;
@@ -21,4 +22,5 @@ pub use manual::{completions, man};
 pub use mode::mode;
 pub use run::run;
 pub use status::status;
+pub use top::top;
 pub use trace::trace;
