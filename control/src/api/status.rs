@@ -88,7 +88,7 @@ pub struct OverlayStatus {
 pub struct PathStatus {
     /// `kernel`, `userspace` or `inkernel`.
     pub path: String,
-    /// So far: the kernel since its device is there, an engine since its start.
+    /// So far: the kernel since its device is there, engines since the daemon's start.
     #[serde(flatten)]
     pub carried: Carried,
     /// In each of the last seconds, where that is known already.
