@@ -8,6 +8,7 @@ mod list;
 mod tests;
 mod text;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use list::{Form, METRICS, Metric};
@@ -32,10 +34,11 @@ use crate::api::status::{MetricsStatus, Status};
 use crate::api::{self, Answer};
 use crate::config::Mode;
 
-/// Clients served at one time; further ones wait in the listen queue. A scrape takes milliseconds.
+/// Clients served at one time; a further one takes the place of the oldest. A scrape takes milliseconds, so the
+/// oldest of many is one that says nothing.
 const CLIENTS: usize = 32;
 
-/// How long a client may take over one request and its answer; then it is cut off, so that slow ones make room.
+/// How long a client may take over one request and its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the main loop may take over its answer before the daemon counts as unwell.
@@ -77,17 +80,22 @@ impl Endpoint {
     /// not wait for it.
     pub async fn serve(self: Arc<Self>) {
         let listener = self.listen().await;
-        let room = Arc::new(Semaphore::new(CLIENTS));
+        let mut served = VecDeque::<AbortHandle>::with_capacity(CLIENTS);
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    served.retain(|client| !client.is_finished());
+                    if served.len() >= CLIENTS
+                        && let Some(oldest) = served.pop_front()
+                    {
+                        oldest.abort();
+                    }
                     let endpoint = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        let _place = place;
+                    let client = tokio::spawn(async move {
                         // A client that is slow or goes away is its own affair.
                         let _ = timeout(PATIENCE, endpoint.serve_client(stream)).await;
                     });
+                    served.push_back(client.abort_handle());
                 }
                 // Out of descriptors, for one: later there may be some.
                 Err(_) => sleep(Duration::from_millis(100)).await,

@@ -1,8 +1,11 @@
-//! Holds the list, its document, the dashboard and Prometheus' conventions together.
+//! Holds the list, its document, the dashboard and Prometheus' conventions together; what health promises.
 
 use std::collections::BTreeSet;
 
-use super::{Form, METRICS};
+use super::*;
+use crate::api::example;
+use crate::api::status::ErrorStatus;
+use crate::engine::pilot::OverlayMode;
 
 const DOCUMENT: &str = include_str!("../../../docs/counters.md");
 const DASHBOARD: &str = include_str!("../../../packaging/grafana-dashboard.json");
@@ -66,4 +69,52 @@ fn the_dashboard_asks_for_nothing_that_does_not_exist() {
     for word in words {
         assert!(METRICS.iter().any(|metric| metric.name == word), "there is no {word}");
     }
+}
+
+/// A daemon whose one overlay was asked into `asked` and is in `mode`.
+fn status(asked: Mode, mode: Mode) -> Status {
+    let mut status = example::status(0);
+    status.modes.overlays = vec![OverlayMode {
+        vni: 42,
+        port: 4789,
+        asked,
+        mode,
+        asked_engine: crate::config::Engine::Auto,
+        engine: crate::engine::Kind::Userspace,
+        why: None,
+    }];
+    status
+}
+
+#[test]
+fn health_is_what_was_asked_for_by_name() {
+    for (asked, mode) in [
+        (Mode::Kernel, Mode::Kernel),
+        (Mode::Auto, Mode::Kernel),
+        (Mode::Auto, Mode::Xdp),
+        (Mode::Xdp, Mode::Xdp),
+    ] {
+        assert_eq!(health(&status(asked, mode)), Ok(()), "{asked:?} {mode:?}");
+    }
+    let mut missing = status(Mode::Xdp, Mode::Kernel);
+    assert_eq!(health(&missing), Err("overlay 42 is not in xdp mode: it is starting".to_owned()));
+    missing.modes.trouble = Some("no device eth0".to_owned());
+    assert_eq!(health(&missing), Err("overlay 42 is not in xdp mode: no device eth0".to_owned()));
+}
+
+#[test]
+fn an_overlay_that_cannot_be_put_right_is_no_health_and_the_latest_error_says_why() {
+    let mut failing = status(Mode::Auto, Mode::Kernel);
+    failing.reconcile.failures = 1;
+    failing.errors = vec![ErrorStatus { message: "br0 is no bridge".to_owned(), count: 3, age_s: 0 }];
+    let told = health(&failing).expect_err("failing");
+    assert!(told.ends_with("br0 is no bridge"), "{told}");
+}
+
+#[tokio::test]
+async fn a_main_loop_that_does_not_answer_is_no_health() {
+    let (calls, _nobody_answers) = mpsc::channel(1);
+    let endpoint = Endpoint::new(([127, 0, 0, 1], 0).into(), calls);
+    let told = endpoint.latest().await.expect_err("no answer");
+    assert_eq!(told, "the main loop has not answered for 3s");
 }
