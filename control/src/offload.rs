@@ -27,15 +27,22 @@ pub const RX_VLAN: &str = "rx-vlan-hw-parse";
 /// The same for 802.1ad tags.
 pub const RX_VLAN_STAG: &str = "rx-vlan-stag-hw-parse";
 
+/// The device cuts packets that are in a UDP tunnel already.
+pub const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
+/// The device joins packets before anybody sees them.
+pub const LRO: &str = "rx-lro";
+
 // include/uapi/linux/ethtool_netlink.h
 const FEATURES_GET: u8 = 11;
 const FEATURES_SET: u8 = 12;
 const FEATURES_HEADER: u16 = 1;
+const FEATURES_HW: u16 = 2;
 const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
 const HEADER_DEV_NAME: u16 = 2;
 const HEADER_FLAGS: u16 = 3;
 const FLAG_OMIT_REPLY: u32 = 2;
+const BITSET_NOMASK: u16 = 1;
 const BITSET_BITS: u16 = 3;
 const BITS_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
@@ -167,11 +174,20 @@ pub async fn switch_off(
 
 /// Names of the features that are on.
 pub async fn active(netns: &Netns, device: &str) -> Result<BTreeSet<String>, OffloadError> {
+    features(netns, device, FEATURES_ACTIVE).await
+}
+
+/// Names of the features that can be switched on and off.
+pub async fn changeable(netns: &Netns, device: &str) -> Result<BTreeSet<String>, OffloadError> {
+    features(netns, device, FEATURES_HW).await
+}
+
+async fn features(netns: &Netns, device: &str, which: u16) -> Result<BTreeSet<String>, OffloadError> {
     let request = Message::new(FEATURES_GET, vec![header(device, 0)]);
     let answers = exchange(netns, device, "read", request).await?;
     let attributes = answers.iter().flat_map(|answer| &answer.attributes);
-    let active = attributes.filter(|attribute| attribute.kind() & !NESTED == FEATURES_ACTIVE);
-    Ok(active.flat_map(|attribute| bit_names(&genl::value(attribute))).collect())
+    let features = attributes.filter(|attribute| attribute.kind() & !NESTED == which);
+    Ok(features.flat_map(|attribute| bit_names(&genl::value(attribute))).collect())
 }
 
 async fn set(netns: &Netns, device: &str, features: &[&str], on: bool) -> Result<(), OffloadError> {
@@ -219,14 +235,16 @@ fn nest(kind: u16, parts: &[DefaultNla]) -> DefaultNla {
     DefaultNla::new(kind | NESTED, bytes)
 }
 
-/// The names in a bitset; of a list without a mask, every bit that is there is on.
+/// The names in a bitset of the bits that are on; of a list without a mask, every bit that is there is.
 fn bit_names(bitset: &[u8]) -> Vec<String> {
     let inside = |bytes: &[u8], kind: u16| -> Vec<Vec<u8>> {
         let parts = NlasIterator::new(bytes).filter_map(Result::ok);
         parts.filter(|part| part.kind() == kind).map(|part| part.value().to_vec()).collect()
     };
     let lists = inside(bitset, BITSET_BITS).into_iter();
+    let all = !inside(bitset, BITSET_NOMASK).is_empty();
     let bits = lists.flat_map(|list| inside(&list, BITS_BIT));
+    let bits = bits.filter(|bit| all || !inside(bit, BIT_VALUE).is_empty());
     let names = bits.flat_map(|bit| inside(&bit, BIT_NAME));
     names.map(|name| String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()).collect()
 }

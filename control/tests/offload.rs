@@ -24,6 +24,22 @@ async fn an_offload_is_switched_off_and_restored_and_others_stay_as_they_are() {
 
 #[tokio::test]
 #[ignore = "needs root"]
+async fn what_can_be_changed_is_told_apart_from_what_cannot() {
+    let host = Host::new("offload-fixed");
+    host.ip("link add eth1 type veth peer name veth2");
+    let changeable = offload::changeable(&host.netns(), "eth1").await.unwrap();
+    // ethtool says the same: `[fixed]` behind what cannot be changed.
+    let told = host.run("ethtool", "-k eth1");
+    let line =
+        |name: &str| told.lines().find(|line| line.trim().starts_with(&format!("{name}:"))).expect("a line");
+    for name in [offload::TUNNEL_SEGMENTATION, offload::GRO, "highdma", "rx-fcs"] {
+        let shown = if name == offload::GRO { "generic-receive-offload" } else { name };
+        assert_eq!(changeable.contains(name), !line(shown).contains("[fixed]"), "{name}\n{told}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
 async fn a_missing_device_is_named() {
     let host = Host::new("offload-none");
     let error = offload::active(&host.netns(), "nowhere").await.unwrap_err();

@@ -152,6 +152,49 @@ fn doctor_finds_fixes_and_puts_back() {
     });
 }
 
+/// How many findings say this.
+fn findings(host: &Host, words: &str) -> Result<usize> {
+    let (_, json) = report(host)?;
+    let findings = json["findings"].as_array().context("no findings")?;
+    Ok(findings
+        .iter()
+        .filter(|finding| finding["what"].as_str().is_some_and(|what| what.contains(words)))
+        .count())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn doctor_sees_a_narrow_route_an_offload_that_is_off_and_a_container_that_is_away_once_each() {
+    with_hosts("doctors", Mode::Kernel, |hosts| {
+        let host = hosts.lab().h1();
+        for (words, cause, cure) in [
+            (
+                "192.168.10.22 takes packets of 1400 bytes; an inner MTU of 1450",
+                "ip route add 192.168.10.22/32 dev eth0 mtu 1400",
+                "ip route del 192.168.10.22/32 dev eth0",
+            ),
+            (
+                "eth0: tx-udp_tnl-segmentation is off",
+                "ethtool -K eth0 tx-udp_tnl-segmentation off",
+                "ethtool -K eth0 tx-udp_tnl-segmentation on",
+            ),
+        ] {
+            ensure!(findings(host, words)? == 0, "{words}: before {cause}");
+            host.script(cause)?;
+            ensure!(findings(host, words)? == 1, "{words}: {cause}");
+            host.script(cure)?;
+            ensure!(findings(host, words)? == 0, "{words}: {cure}");
+        }
+        host.script("ip netns del c1")?;
+        wait_until("the daemon knows", Duration::from_secs(10), || {
+            Ok(host.status()?["overlays"][0]["containers"][0]["attached"] == false)
+        })?;
+        let (code, json) = report(host)?;
+        ensure!(code == Some(2) && findings(host, "c1")? == 1, "{json}");
+        Ok(())
+    });
+}
+
 #[test]
 #[ignore = "needs root"]
 fn trace_knows_the_ways_of_a_frame_in_each_mode() {

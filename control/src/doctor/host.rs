@@ -1,7 +1,9 @@
 //! The host: kernel, BPF, and the underlay's NIC.
 
-use futures::TryStreamExt as _;
-use netlink_packet_route::link::{LinkAttribute, LinkXdp};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nix::net::if_::if_nametoindex;
 use nix::sys::utsname::uname;
 
 use super::{Finding, Setting, Severity};
@@ -9,6 +11,8 @@ use crate::api::status::Status;
 use crate::config::{Config, ZeroCopy};
 use crate::engine::regime::{self, NicFeatures};
 use crate::netns::Netns;
+use crate::offload::{self, LRO, TUNNEL_SEGMENTATION};
+use crate::xdp::Device;
 
 /// The oldest kernel that the tests cover, and the first one with links for tc programs.
 const OLDEST: (u32, u32) = (6, 1);
@@ -28,11 +32,17 @@ pub(super) async fn examine(
         let found = Finding::new(Severity::Slower, "BPF's compiler (JIT) is off", why);
         findings.push(Finding { setting: Some(jit), ..found.command("sysctl -w net.core.bpf_jit_enable=1") });
     }
+    findings.extend(btf(Path::new("/sys/kernel/btf/vmlinux")));
     let device = config.underlay.device.as_str();
+    if let (Ok(active), Ok(changeable)) =
+        (offload::active(host, device).await, offload::changeable(host, device).await)
+    {
+        findings.extend(offloads(device, &active, &changeable));
+    }
     findings.extend(nic(config, regime::nic_features(host, device).await));
     findings.extend(queues(device, receive_queues(device), config.dataplane.workers.max(1)));
     let flies = status.is_some_and(|status| status.modes.engine.is_some());
-    if !flies && let Some(id) = program_on(host, device).await {
+    if !flies && let Some(id) = program_on(host, device) {
         let what = format!("{device} has another XDP program already (id {id})");
         let why = "the userspace engine needs its place; the in-kernel engine does not";
         findings.push(
@@ -97,16 +107,36 @@ fn receive_queues(device: &str) -> Option<u16> {
 }
 
 /// The XDP program on a device.
-async fn program_on(host: &Netns, device: &str) -> Option<u32> {
-    let netlink = host.netlink().ok()?;
-    let link = netlink.link().get().match_name(device.to_owned()).execute().try_next().await.ok()??;
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(parts) => parts.iter().find_map(|part| match part {
-            LinkXdp::ProgId(id) => Some(*id),
-            _ => None,
-        }),
-        _ => None,
-    })
+fn program_on(host: &Netns, device: &str) -> Option<u32> {
+    let index = host.run(|| Ok(if_nametoindex(device)?)).ok()?;
+    let device = Device { netns: host.clone(), index, name: device.to_owned() };
+    device.attached().ok()?.map(|attached| attached.program)
+}
+
+/// The programs carry no relocations that would take the kernel's types.
+fn btf(file: &Path) -> Option<Finding> {
+    let why = "vxdp does without; `bpftool` and `perf trace`, which show programs and drop reasons, need it";
+    let what = "the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)";
+    (!file.exists())
+        .then(|| Finding::new(Severity::Fine, what, why).command(format!("ls {}", file.display())))
+}
+
+/// Offloads of the underlay's device that should be the other way round, as far as that can be changed.
+fn offloads(device: &str, active: &BTreeSet<String>, changeable: &BTreeSet<String>) -> Vec<Finding> {
+    let segmentation = "bulk TCP is cut into packets before the tunnel instead of by the NIC, on the kernel's path and \
+                        in the in-kernel engine";
+    let lro =
+        "the NIC joins packets before XDP programs could see them, and many drivers refuse the programs then";
+    let wanted = [(TUNNEL_SEGMENTATION, true, segmentation), (LRO, false, lro)];
+    let wrong = wanted
+        .into_iter()
+        .filter(|(name, on, _)| active.contains(*name) != *on && changeable.contains(*name));
+    let found = |(name, on, why): (&str, bool, &str)| {
+        let (is, should) = if on { ("off", "on") } else { ("on", "off") };
+        Finding::new(Severity::Slower, format!("{device}: {name} is {is}"), why)
+            .command(format!("ethtool -K {device} {name} {should}"))
+    };
+    wrong.map(found).collect()
 }
 
 fn queues(device: &str, queues: Option<u16>, workers: u16) -> Option<Finding> {
@@ -139,6 +169,31 @@ mod tests {
         assert_eq!(severity("6.1.0-18-amd64"), Some(Severity::Fine));
         assert_eq!(severity("6.12.9"), None);
         assert_eq!(severity("odd"), None);
+    }
+
+    #[test]
+    fn offloads_are_judged_where_they_can_be_changed() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let all = set(&[TUNNEL_SEGMENTATION, LRO]);
+        let found = |active: &[&str], changeable: &BTreeSet<String>| {
+            offloads("eth0", &set(active), changeable)
+                .into_iter()
+                .filter_map(|found| found.command)
+                .collect::<Vec<_>>()
+        };
+        assert!(found(&[TUNNEL_SEGMENTATION], &all).is_empty());
+        assert!(found(&[LRO], &set(&[])).is_empty());
+        assert_eq!(
+            found(&[LRO], &all),
+            ["ethtool -K eth0 tx-udp_tnl-segmentation on", "ethtool -K eth0 rx-lro off",]
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_btf_is_only_a_note() {
+        assert_eq!(btf(Path::new("/proc/self/status")), None);
+        let severity = btf(Path::new("/nonexistent/vmlinux")).map(|finding| finding.severity);
+        assert_eq!(severity, Some(Severity::Fine));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::api::status::{Fdb, Status};
 use crate::api::{Request, client};
-use crate::config::Loaded;
+use crate::config::{KeyPath, Loaded, Problem};
+use crate::container::describe;
 use crate::netns::Netns;
 use crate::preflight::{self, PreflightError};
 
@@ -86,18 +87,6 @@ impl Finding {
 /// When the host cannot be looked at.
 pub async fn examine(loaded: &Loaded, host: &Netns) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    match preflight::check(loaded, host).await {
-        Ok(_) => {}
-        Err(PreflightError::Unfit(error)) => {
-            let why = "`vxdp run` refuses to start with it";
-            let broken = |problem: &crate::config::Problem| {
-                Finding::new(Severity::Broken, problem.to_string(), why)
-                    .command(format!("$EDITOR {}", loaded.source.file().display()))
-            };
-            findings.extend(error.problems().iter().map(broken));
-        }
-        Err(error) => return Err(error.into()),
-    }
     let socket = &loaded.config.control.socket;
     let status: Option<Status> = match client::ask(socket, &Request::Status) {
         Ok(status) => Some(status),
@@ -115,9 +104,38 @@ pub async fn examine(loaded: &Loaded, host: &Netns) -> anyhow::Result<Vec<Findin
     };
     let rows: Option<Fdb> =
         status.as_ref().and_then(|_| client::ask(socket, &Request::FdbShow { vni: None }).ok());
+    let facts = match preflight::check(loaded, host).await {
+        Ok(facts) => Some(facts),
+        Err(PreflightError::Unfit(error)) => {
+            let why = "`vxdp run` refuses to start with it";
+            let broken = |problem: &Problem| {
+                Finding::new(Severity::Broken, problem.to_string(), why)
+                    .command(format!("$EDITOR {}", loaded.source.file().display()))
+            };
+            let known =
+                |problem: &&Problem| status.as_ref().is_some_and(|status| is_away(loaded, status, problem));
+            findings.extend(error.problems().iter().filter(|problem| !known(problem)).map(broken));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
     host::examine(&loaded.config, host, status.as_ref(), &mut findings).await;
-    overlay::examine(&loaded.config, host, status.as_ref(), rows.as_ref(), &mut findings).await?;
+    overlay::examine(loaded, host, facts, (status.as_ref(), rows.as_ref()), &mut findings).await?;
     // The worst first; of one kind, in the order of the checks.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)
+}
+
+/// Whether a problem is that a container is not there, which the daemon says as well, and better.
+fn is_away(loaded: &Loaded, status: &Status, problem: &Problem) -> bool {
+    let Some(key) = &problem.key else { return false };
+    let containers = status.overlays.iter().flat_map(|overlay| &overlay.containers);
+    let away: Vec<_> = containers.filter(|container| !container.attached).map(|away| &away.attach).collect();
+    loaded.config.overlays.iter().enumerate().any(|(overlay, spec)| {
+        let path = KeyPath::overlay(overlay).key("container");
+        spec.containers.iter().enumerate().any(|(index, container)| {
+            let path = path.index(index).key("attach");
+            key.as_str().starts_with(path.as_str()) && away.contains(&&describe(&container.attach))
+        })
+    })
 }

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 
 use super::{Finding, Setting, Severity};
 use crate::api::status::{Fdb, Status, Table};
-use crate::config::{Config, Overlay};
+use crate::config::{Config, Loaded, Overlay};
+use crate::kernel::desired::UnderlayFacts;
 use crate::netns::Netns;
 use crate::reach::Reach;
 
 pub(super) async fn examine(
-    config: &Config,
+    loaded: &Loaded,
     host: &Netns,
-    status: Option<&Status>,
-    rows: Option<&Fdb>,
+    facts: Option<UnderlayFacts>,
+    (status, rows): (Option<&Status>, Option<&Fdb>),
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
+    let config = &loaded.config;
     for overlay in &config.overlays {
         findings.extend(bridge_netfilter(overlay));
         if let Some(rows) = rows {
@@ -24,9 +26,17 @@ pub(super) async fn examine(
     }
     for (vtep, vnis) in vteps(config, rows) {
         let reach = Reach::of(host, vtep).await?;
-        let why = format!("no frame of VNI {vnis} gets to the containers behind VTEP {vtep}");
+        let named = vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let why = format!("no frame of VNI {named} gets to the containers behind VTEP {vtep}");
+        let narrow = facts.zip(reach.mtu).and_then(|(facts, mtu)| narrow(config, facts, vtep, mtu, &vnis));
+        findings.extend(narrow);
         if let Some((what, command)) = reach.trouble(vtep) {
             findings.push(Finding::new(Severity::Broken, what, why).command(command));
+        } else if reach.mac.is_none() {
+            let what = format!("nothing is known of the next hop {} to VTEP {vtep}", reach.next_hop);
+            let why = "nobody has sent there yet: whether it answers shows when somebody does";
+            let command = format!("ping -c1 {}", reach.next_hop);
+            findings.push(Finding::new(Severity::Fine, what, why).command(command));
         } else if let Some(device) = reach.device.filter(|device| *device != config.underlay.device.as_str())
         {
             let what = format!("the route to VTEP {vtep} leaves by {device}");
@@ -70,8 +80,33 @@ fn bridge_netfilter(overlay: &Overlay) -> Vec<Finding> {
     on.map(found).collect()
 }
 
+/// A route to a VTEP that is narrower than the underlay's device, in bytes of an outer packet.
+fn narrow(config: &Config, facts: UnderlayFacts, vtep: IpAddr, route: u32, vnis: &[u32]) -> Option<Finding> {
+    let overlays = config.overlays.iter().filter(|overlay| vnis.contains(&overlay.vni.get()));
+    let inner = overlays.map(|overlay| facts.overlay_mtu(overlay)).max()?;
+    let (room, needed) = (facts.overhead(), inner + facts.overhead());
+    if needed > route {
+        let fits = route.saturating_sub(room);
+        let what = format!(
+            "the route to VTEP {vtep} takes packets of {route} bytes; an inner MTU of {inner} and {room} bytes of \
+             encapsulation make {needed}"
+        );
+        let why = "the kernel answers larger packets with \"fragmentation needed\"; who does not heed that, or \
+                   has it filtered, hangs. The fast path leaves the VTEP to the kernel";
+        let command = format!("mtu = {fits} in [[overlay]], on every host");
+        return Some(Finding::new(Severity::Slower, what, why).command(command));
+    }
+    let what = format!(
+        "the route to VTEP {vtep} takes packets of {route} bytes, {} of {}",
+        config.underlay.device, facts.mtu
+    );
+    let why = "the fast path leaves such a VTEP to the kernel";
+    (route < facts.mtu)
+        .then(|| Finding::new(Severity::Slower, what, why).command(format!("ip route get {vtep}")))
+}
+
 /// Each VTEP of the configuration and of the kernel's rows, with the VNIs behind it.
-fn vteps(config: &Config, rows: Option<&Fdb>) -> Vec<(IpAddr, String)> {
+fn vteps(config: &Config, rows: Option<&Fdb>) -> Vec<(IpAddr, Vec<u32>)> {
     let configured = config
         .overlays
         .iter()
@@ -80,10 +115,7 @@ fn vteps(config: &Config, rows: Option<&Fdb>) -> Vec<(IpAddr, String)> {
     let known = rows.iter().filter_map(|row| Some((row.vtep?, row.vni)));
     let all: BTreeSet<(IpAddr, u32)> = configured.chain(known).collect();
     let vteps: BTreeSet<IpAddr> = all.iter().map(|(vtep, _)| *vtep).collect();
-    let vnis = |vtep: IpAddr| {
-        let vnis = all.iter().filter(|(other, _)| *other == vtep).map(|(_, vni)| vni.to_string());
-        vnis.collect::<Vec<_>>().join(", ")
-    };
+    let vnis = |vtep: IpAddr| all.iter().filter(|(other, _)| *other == vtep).map(|(_, vni)| *vni).collect();
     vteps.into_iter().map(|vtep| (vtep, vnis(vtep))).collect()
 }
 
@@ -112,4 +144,23 @@ fn misplaced(overlay: &Overlay, fdb: &Fdb) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_route_is_told_with_the_mtu_that_fits() {
+        let text = "[underlay]\ndevice = 'eth0'\nlocal = '192.0.2.1'\n[[overlay]]\nvni = 42\nmtu = 1400\n\
+                    [[overlay]]\nvni = 43\nbridge = 'br1'\nvxlan = 'vxlan2'\n";
+        let loaded = crate::config::parse(std::path::Path::new("f"), text.as_bytes()).expect("valid");
+        let facts = UnderlayFacts { ifindex: 2, mtu: 1500, local: [192, 0, 2, 1].into() };
+        let told = |route, vnis: &[u32]| narrow(&loaded.config, facts, [192, 0, 2, 2].into(), route, vnis);
+        assert_eq!(told(1500, &[42, 43]), None);
+        let hint = |route, vnis: &[u32]| told(route, vnis).and_then(|finding| finding.command);
+        assert_eq!(hint(1450, &[42]).as_deref(), Some("ip route get 192.0.2.2"));
+        assert_eq!(hint(1449, &[42]).as_deref(), Some("mtu = 1399 in [[overlay]], on every host"));
+        assert_eq!(hint(1450, &[42, 43]).as_deref(), Some("mtu = 1400 in [[overlay]], on every host"));
+    }
 }
