@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod lab;
@@ -33,6 +34,7 @@ enum Command {
     Test(test::Args),
     Bench(bench::Args),
     Ebpf(ebpf::Args),
+    Dist(dist::Args),
     Vm(vm::Args),
     Fuzz(fuzz::Args),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Ebpf(args) => ebpf::main(&args),
+        Command::Dist(args) => dist::main(&args),
         Command::Vm(args) => vm::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
     };

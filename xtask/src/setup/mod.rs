@@ -42,6 +42,8 @@ pub(crate) enum Purpose {
     Bench,
     /// `cargo xtask ebpf`
     Ebpf,
+    /// `cargo xtask dist` (building, too)
+    Dist,
     /// `cargo xtask vm` (building and the demo, too)
     Vm,
     /// `cargo xtask fuzz` (building, too)
@@ -53,9 +55,13 @@ impl Purpose {
     fn includes(self, other: Purpose) -> bool {
         match self {
             Purpose::Test => {
-                matches!(other, Purpose::Test | Purpose::Build | Purpose::Demo | Purpose::Docker)
+                matches!(
+                    other,
+                    Purpose::Test | Purpose::Build | Purpose::Demo | Purpose::Docker | Purpose::Dist
+                )
             }
             Purpose::Bench => matches!(other, Purpose::Bench | Purpose::Build),
+            Purpose::Dist => matches!(other, Purpose::Dist | Purpose::Build),
             Purpose::Vm => matches!(other, Purpose::Vm | Purpose::Build | Purpose::Demo),
             Purpose::Fuzz => matches!(other, Purpose::Fuzz | Purpose::Build),
             _ => self == other,
@@ -186,7 +192,10 @@ mod tests {
     #[test]
     fn the_tests_need_what_building_and_the_demos_need() {
         let test = wanted(&[Purpose::Test]).len();
-        assert_eq!(wanted(&[Purpose::Build, Purpose::Demo, Purpose::Docker, Purpose::Test]).len(), test);
+        assert_eq!(
+            wanted(&[Purpose::Build, Purpose::Demo, Purpose::Docker, Purpose::Dist, Purpose::Test]).len(),
+            test
+        );
         assert!(wanted(&[Purpose::Build]).len() < test);
     }
 

@@ -1,6 +1,6 @@
 //! What has to be on the machine: each thing with its use, how to see that it is there, and who packages it.
 
-use super::Purpose::{self, Bench, Build, Demo, Docker, Ebpf, Fuzz, Test, Vm};
+use super::Purpose::{self, Bench, Build, Demo, Dist, Docker, Ebpf, Fuzz, Test, Vm};
 use crate::ebpf::toolchain;
 use crate::process;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "shows and changes links, routes and neighbours of the lab",
         what: Detect::Program("ip"),
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Dist, Test, Bench],
         debian: &["iproute2"],
         fedora: "iproute",
         arch: "iproute2",
@@ -200,7 +200,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         why: "the ping that crosses the overlay",
         what: Detect::Program("ping"),
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Dist, Test, Bench],
         debian: &["iputils-ping"],
         fedora: "iputils",
         arch: "iputils",
@@ -276,6 +276,30 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         debian: &["openvswitch-switch"],
         fedora: "openvswitch",
         arch: "openvswitch",
+    },
+    Requirement {
+        why: "finds out what the Debian package depends on",
+        what: Detect::Program("dpkg-shlibdeps"),
+        purposes: &[Dist],
+        debian: &["dpkg-dev"],
+        fedora: "dpkg-dev",
+        arch: "dpkg",
+    },
+    Requirement {
+        why: "starts the service in a copy of the system, where the package is tried",
+        what: Detect::File("/lib/systemd/systemd"),
+        purposes: &[Dist],
+        debian: &["systemd"],
+        fedora: "systemd",
+        arch: "systemd",
+    },
+    Requirement {
+        why: "renders the manual page of the package",
+        what: Detect::Program("man"),
+        purposes: &[Dist],
+        debian: &["man-db"],
+        fedora: "man-db",
+        arch: "man-db",
     },
     Requirement {
         why: "emulates a machine with another kernel",
