@@ -160,12 +160,15 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Its resident memory in bytes.
+    /// Its resident memory in bytes, the frames' memory included, but not the pages of the program's file, which
+    /// come as its code is used for the first time and go as the system pleases.
     pub fn memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = kibibytes.and_then(|rest| rest.trim().strip_suffix(" kB")).context("no VmRSS")?;
-        Ok(kibibytes.trim().parse::<u64>()? * 1024)
+        let kibibytes = |name| -> Result<u64> {
+            let rest = status.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
+            Ok(rest.trim().strip_suffix(" kB").context(name)?.parse()?)
+        };
+        Ok((kibibytes("RssAnon:")? + kibibytes("RssShmem:")?) * 1024)
     }
 
     /// Everything it logged, earlier runs on the same host included.

@@ -11,6 +11,7 @@ mod device;
 mod devices;
 mod flows;
 mod instance;
+mod loader;
 mod programs;
 mod tables;
 

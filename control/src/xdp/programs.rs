@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use vxdp_dataplane::PortId;
-use vxdp_ebpf::{OBJECT, Verdict, map, program};
+use vxdp_ebpf::{Verdict, map, program};
 
 use super::bpffs::BpfFs;
 use super::classifier::Classifier;
 use super::devices::Devices;
 use super::flows::{FlowCounters, Usage};
 use super::instance::Instance;
+use super::loader;
 use super::tables::{Capacity, Heartbeats, TableError, Tables};
 
 /// The programs could not be loaded.
@@ -52,27 +53,18 @@ pub enum LoadError {
 #[derive(Debug)]
 pub struct Programs {
     bpffs: BpfFs,
+    capacity: Capacity,
     shared: Vec<(&'static str, MapData)>,
 }
 
 impl Programs {
     /// Creates the tables, empty, with the switch off.
     pub fn new(bpffs: BpfFs, capacity: Capacity) -> Result<Self, LoadError> {
+        let mut programs = Self { bpffs, capacity, shared: Vec::new() };
         // Loaded for its maps only: no program of it goes to the kernel.
-        let mut object = loader()
-            .map_max_entries(map::FDB, capacity.rows)
-            .map_max_entries(map::VTEPS, capacity.vteps)
-            .map_max_entries(map::PORTS, capacity.ports)
-            .map_max_entries(map::PORT_FLOWS, capacity.ports)
-            .map_max_entries(map::PORT_DEVICES, capacity.ports)
-            .map_max_entries(map::OVERLAYS, capacity.overlays)
-            .load(OBJECT)
-            .map_err(LoadError::Object)?;
-        let mut shared = Vec::new();
-        for name in map::SHARED {
-            shared.push((name, data(taken(&mut object, name))));
-        }
-        Ok(Self { bpffs, shared })
+        let mut object = programs.object(u32::MAX)?;
+        programs.shared.extend(map::SHARED.map(|name| (name, data(taken(&mut object, name)))));
+        Ok(programs)
     }
 
     /// The tables.
@@ -167,15 +159,12 @@ impl Programs {
     fn object(&self, port: u32) -> Result<Ebpf, LoadError> {
         let scratch =
             self.bpffs.scratch().map_err(|source| LoadError::Share { path: self.bpffs.link(""), source })?;
-        let mut loader = loader();
-        loader.override_global(program::PORT_NUMBER, &port, true);
         for (name, map) in &self.shared {
             let path = scratch.file(name);
             map.pin(&path)
                 .map_err(|error| LoadError::Share { path: path.clone(), source: io::Error::other(error) })?;
-            loader.map_pin_path(name, path);
         }
-        loader.load(OBJECT).map_err(LoadError::Object)
+        loader::load(self.capacity, port, |name| scratch.file(name)).map_err(LoadError::Object)
     }
 }
 
@@ -197,21 +186,6 @@ impl VerdictCounters {
         };
         Verdict::ALL.iter().copied().map(read).collect()
     }
-}
-
-/// A loader without the kernel's type information: the programs touch no kernel structure.
-///
-/// Its constructor reads all of that (some 20 MB in small pieces) before we can say that we do not want it.
-/// On a thread of its own the pieces lie together and go back to the system; freed on one of the daemon's
-/// threads they would stay in that thread's heap for good, for each thread that ever started an engine.
-fn loader<'a>() -> EbpfLoader<'a> {
-    let make = || {
-        let mut loader = EbpfLoader::new();
-        loader.btf(None);
-        loader
-    };
-    std::thread::scope(|scope| scope.spawn(make).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 pub(super) fn xdp<'a>(object: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, ProgramError> {
