@@ -50,6 +50,6 @@ pub use ping::{Ping, Pinged, RoundTrip, RunningPing};
 pub use place::Place;
 pub use probe::{Cost, Load, Probe, Probed, Stream, Streamed};
 pub use segment::{Family, Member, Segment, config_of, deploy, deploy_each, underlay_address};
-pub use traffic::{tcp_transfer, udp_exchange};
+pub use traffic::{tcp_transfer, udp_exchange, udp_pair};
 pub use two_hosts::{Attachment, KeptTwoHosts, TwoHosts, VNI, VXLAN_PORT};
 pub use wait::{catch_interrupts, interrupted, wait_until};

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::place::Place;
+use crate::traffic::udp_pair;
 use crate::wait::wait_until;
 
 /// How often blocked calls look whether they should end.
@@ -55,22 +56,21 @@ impl Probe {
     /// first answer has come.
     pub fn start(from: &Place, to: &Place, address: impl Into<IpAddr>, interval: Duration) -> Result<Self> {
         let address = address.into();
-        let server = to.enter(|| Ok(UdpSocket::bind((address, 0))?))?;
-        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let client = from.enter(|| Ok(UdpSocket::bind((any, 0))?))?;
-        client.connect(server.local_addr()?)?;
-        for socket in [&client, &server] {
-            socket.set_read_timeout(Some(LOOK))?;
-        }
+        let [client, server] = udp_pair(from, to, address, LOOK)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&stop);
+        let done = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&done);
         let echo = std::thread::spawn(move || echo(&server, &ended));
         let ended = Arc::clone(&stop);
         let route = format!("{} → {} ({address})", from.label(), to.label());
         first_answer(&client).with_context(|| route.clone())?;
         let answered = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&answered);
-        let client = std::thread::spawn(move || ask(&client, interval, &ended, &count).context(route));
+        let client = std::thread::spawn(move || {
+            let probed = ask(&client, interval, &ended, &count);
+            done.store(true, Ordering::Relaxed);
+            probed.context(route)
+        });
         Ok(Self { stop, answered, echo, client })
     }
 
@@ -91,14 +91,10 @@ impl Probe {
     }
 }
 
-/// Sends every request back; goes on for as long as the other end waits for late answers.
-fn echo(server: &UdpSocket, stop: &AtomicBool) {
+/// Sends every request back until nobody waits for answers any more.
+fn echo(server: &UdpSocket, done: &AtomicBool) {
     let mut buffer = [0; DATAGRAM];
-    let mut until = None;
-    while until.is_none_or(|until| Instant::now() < until) {
-        if until.is_none() && stop.load(Ordering::Relaxed) {
-            until = Some(Instant::now() + LATE + LOOK);
-        }
+    while !done.load(Ordering::Relaxed) {
         if let Ok((length, peer)) = server.recv_from(&mut buffer) {
             // Without a route at the moment the answer is lost, which the other end counts.
             let _ = server.send_to(&buffer[..length], peer);

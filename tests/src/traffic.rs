@@ -53,16 +53,29 @@ fn receive(listener: &TcpListener, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sends one datagram of each of `lengths` from `from` to `address` in `to` and back, and checks each.
-pub fn udp_exchange(from: &Place, to: &Place, address: impl Into<IpAddr>, lengths: &[usize]) -> Result<()> {
+/// A UDP socket in `from`, connected to one that waits at the address `address` of `to`; what they receive they
+/// wait for as long as `patience`.
+pub fn udp_pair(
+    from: &Place,
+    to: &Place,
+    address: impl Into<IpAddr>,
+    patience: Duration,
+) -> Result<[UdpSocket; 2]> {
     let address = address.into();
     let server = to.enter(|| Ok(UdpSocket::bind((address, 0))?))?;
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let client = from.enter(|| Ok(UdpSocket::bind((any, 0))?))?;
     client.connect(server.local_addr()?)?;
     for socket in [&client, &server] {
-        socket.set_read_timeout(Some(STALLED))?;
+        socket.set_read_timeout(Some(patience))?;
     }
+    Ok([client, server])
+}
+
+/// Sends one datagram of each of `lengths` from `from` to `address` in `to` and back, and checks each.
+pub fn udp_exchange(from: &Place, to: &Place, address: impl Into<IpAddr>, lengths: &[usize]) -> Result<()> {
+    let address = address.into();
+    let [client, server] = udp_pair(from, to, address, STALLED)?;
     for &length in lengths {
         let data = (0..length).map(byte_at).collect::<Vec<_>>();
         let mut buffer = vec![0; 65536];

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use vxdp_lab::{Host, Ping, Place, wait_until};
+use vxdp_lab::{Host, Mode, Ping, Place, wait_until};
 
 use super::Soak;
 use super::traffic::PAUSE;
@@ -43,12 +43,12 @@ pub(crate) const DISTURBANCES: &[Disturbance] = &[
     Disturbance {
         what: "modes switched on one host",
         may_lose: NONE,
-        act: |soak| switch(&soak.lab.hosts()[..1]),
+        act: |soak| switch(&soak.lab.hosts()[..1], soak.mode),
     },
     Disturbance {
         what: "modes switched on both hosts",
         may_lose: NONE,
-        act: |soak| switch(soak.lab.hosts()),
+        act: |soak| switch(soak.lab.hosts(), soak.mode),
     },
     Disturbance { what: "the peer's daemon restarted", may_lose: NONE, act: restart },
     Disturbance { what: "the peer's daemon killed", may_lose: RINGS, act: kill },
@@ -124,10 +124,10 @@ fn neighbours(soak: &mut Soak<'_>) -> Result<()> {
     Ok(())
 }
 
-fn switch(hosts: &[Host]) -> Result<()> {
-    for mode in ["kernel", "xdp"] {
+fn switch(hosts: &[Host], fast: Mode) -> Result<()> {
+    for mode in [Mode::Kernel, fast] {
         for host in hosts {
-            host.vxdp(&["mode", mode])?.success()?;
+            host.vxdp(&[&["mode"], mode.words()].concat())?.success()?;
         }
     }
     Ok(())

@@ -34,6 +34,8 @@ const IDLE_THREADS: usize = 16;
 /// The lab, and the daemons that come and go in it.
 pub(crate) struct Soak<'a> {
     lab: &'a Lab,
+    /// The engine that both hosts have.
+    mode: Mode,
     /// Stays for the whole soak: its memory is watched.
     first: Daemon,
     /// Is stopped, killed and started again. `None` in between.
@@ -41,11 +43,11 @@ pub(crate) struct Soak<'a> {
 }
 
 impl<'a> Soak<'a> {
-    fn start(lab: &'a Lab) -> Result<Self> {
+    fn start(lab: &'a Lab, mode: Mode) -> Result<Self> {
         let segment = Segment::scenario().member(1, "c3", "02:42:0a:00:00:04", "10.0.0.4/24");
-        let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &[Mode::Xdp; 2])?;
+        let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &[mode; 2])?;
         let [first, second] = daemons.try_into().ok().context("two daemons")?;
-        let soak = Self { lab, first, second: Some(second) };
+        let soak = Self { lab, mode, first, second: Some(second) };
         let [h1, h2] = [lab.h1(), lab.h2()];
         for place in [h1.netns("overlay"), h2.netns("overlay"), soak.c1(), soak.c2(), h1.netns("c3")] {
             keep_silent(&place)?;
@@ -108,7 +110,7 @@ impl<'a> Soak<'a> {
     /// Starts the second daemon again.
     fn start_second(&mut self) -> Result<()> {
         let host = self.lab.h2();
-        self.second = Some(host.start_vxdp(&host.config_path(), Mode::Xdp)?);
+        self.second = Some(host.start_vxdp(&host.config_path(), self.mode)?);
         Ok(())
     }
 
@@ -167,17 +169,32 @@ fn duration() -> Result<Option<Duration>> {
 #[test]
 #[ignore = "needs root"]
 fn mixed_traffic_outlives_every_disturbance_with_flat_memory_and_balanced_books() {
+    outlives_every_disturbance(Mode::Xdp);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn mixed_traffic_in_the_kernel_outlives_every_disturbance_with_flat_memory_and_balanced_books() {
+    outlives_every_disturbance(Mode::InKernel);
+}
+
+fn outlives_every_disturbance(mode: Mode) {
     scenario("soak", |lab| {
         let asked = duration()?;
         let begun = Instant::now();
-        let mut soak = Soak::start(lab)?;
+        let mut soak = Soak::start(lab, mode)?;
         let mut rounds = Vec::new();
         while rounds.len() < FEWEST_ROUNDS as usize || begun.elapsed() < asked.unwrap_or_default() {
             let round = soak.round(rounds.len() as u32 + 1)?;
             eprintln!("{round}");
             if asked.is_some() {
                 // Past the test harness, which would show it at the end only.
-                writeln!(std::io::stderr(), "{:>4} s  {round}", begun.elapsed().as_secs())?;
+                writeln!(
+                    std::io::stderr(),
+                    "{:>4} s  {}, {round}",
+                    begun.elapsed().as_secs(),
+                    mode.as_str()
+                )?;
             }
             rounds.push(round);
         }

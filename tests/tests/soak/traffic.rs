@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use vxdp_lab::{Ping, Place, RunningPing};
+use vxdp_lab::{Ping, Place, RunningPing, udp_pair};
 
 /// How long a thread waits before it looks whether it is to end.
 const TICK: Duration = Duration::from_millis(50);
@@ -64,9 +64,7 @@ impl Traffic {
         let end = Arc::<AtomicBool>::default();
         let echo = Arc::<Echo>::default();
         let mut threads = Vec::new();
-        let server = socket(c2, [10, 0, 0, 3])?;
-        let client = socket(c1, [10, 0, 0, 2])?;
-        client.connect(server.local_addr()?)?;
+        let [client, server] = udp_pair(c1, c2, [10, 0, 0, 3], TICK)?;
         let reader = client.try_clone()?;
         let (stop, count) = (Arc::clone(&end), Arc::clone(&echo));
         threads.push(std::thread::spawn(move || send_datagrams(&client, &stop, &count)));
@@ -119,12 +117,6 @@ impl Traffic {
         }
         Ok(Carried { datagrams: self.echo.returned.load(Ordering::Relaxed), bytes, pings })
     }
-}
-
-fn socket(place: &Place, address: [u8; 4]) -> Result<UdpSocket> {
-    let socket = place.enter(|| Ok(UdpSocket::bind(SocketAddr::from((address, 0)))?))?;
-    socket.set_read_timeout(Some(TICK))?;
-    Ok(socket)
 }
 
 /// The byte at `position` of a stream or datagram: a period that no power of two divides.
