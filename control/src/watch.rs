@@ -24,9 +24,9 @@ use crate::netns::Netns;
 /// at which a reader that cannot keep up is told.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Room for one datagram; the kernel never sends larger ones to a reader that takes this much
+/// Room for one datagram, of notifications or of a dump; the kernel never sends larger ones to a reader that takes this much
 /// (`netlink_recvmsg`, `net/netlink/af_netlink.c`).
-const DATAGRAM: usize = 32 << 10;
+pub(crate) const DATAGRAM: usize = 32 << 10;
 
 /// A subscription to a namespace's notifications.
 pub struct Watch {
@@ -123,14 +123,22 @@ impl Watch {
 }
 
 /// Reads the messages of a datagram; what the parser does not know is left out.
-pub fn messages(mut datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
+pub fn messages(datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
+    let payloads = payloads(datagram).into_iter();
+    let messages = payloads.filter_map(|payload| match payload {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    });
+    messages.collect()
+}
+
+/// As [`messages`], with what netlink itself says: errors, and the end of a dump.
+pub(crate) fn payloads(mut datagram: &[u8]) -> Vec<NetlinkPayload<RouteNetlinkMessage>> {
     let mut found = Vec::new();
     while let Some(length) = datagram.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
         let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { break };
-        if let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) =
-            NetlinkMessage::deserialize(bytes)
-        {
-            found.push(message);
+        if let Ok(message) = NetlinkMessage::deserialize(bytes) {
+            found.push(message.payload);
         }
         // Messages are aligned to four bytes (`NLMSG_ALIGN`).
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();

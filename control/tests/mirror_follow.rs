@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use namespace::Host;
 use tokio::sync::mpsc;
+use vxdp_control::mirror::audit::Rhythm;
 use vxdp_control::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use vxdp_control::mirror::follow::Follower;
 use vxdp_control::mirror::nexthop::Resolution;
@@ -28,11 +29,17 @@ struct Tables {
     ports: HashMap<usize, u32>,
     underlay: Option<UnderlayLink>,
     lost: Option<String>,
+    /// Times a MAC was taken out.
+    forgotten: usize,
     counters: Arc<FollowCounters>,
 }
 
 impl Tables {
     async fn follow(host: &Host) -> Self {
+        Self::follow_audited(host, Rhythm::default()).await
+    }
+
+    async fn follow_audited(host: &Host, rhythm: Rhythm) -> Self {
         let source = Source {
             macs: Vec::new(),
             netns: host.netns(),
@@ -43,12 +50,14 @@ impl Tables {
             ports: vec!["veth2".into()],
         };
         let follower = Follower::open(&host.netns(), "eth0", vec![source]).await.unwrap();
+        let follower = follower.audited_every(rhythm);
         let counters = follower.counters();
         let (asks, asked) = mpsc::channel(16);
         let (out, facts) = mpsc::channel(16);
         tokio::spawn(follower.run(asked, out));
         let (macs, vteps, ports) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut tables = Self { facts, asks, macs, vteps, ports, underlay: None, lost: None, counters };
+        let mut tables =
+            Self { facts, asks, macs, vteps, ports, underlay: None, lost: None, forgotten: 0, counters };
         tables.until("the first facts", Duration::from_secs(10), |tables| tables.underlay.is_some()).await;
         tables
     }
@@ -75,7 +84,10 @@ impl Tables {
             }
             Fact::Changes(changes) => changes.into_iter().for_each(|change| match change {
                 Change::Mac { mac, place: Some(place), .. } => drop(self.macs.insert(mac, place)),
-                Change::Mac { mac, place: None, .. } => drop(self.macs.remove(&mac)),
+                Change::Mac { mac, place: None, .. } => {
+                    self.macs.remove(&mac);
+                    self.forgotten += 1;
+                }
                 Change::Vtep { address, resolution, .. } => drop(self.vteps.insert(address, resolution)),
                 Change::VtepGone { address, .. } => drop(self.vteps.remove(&address)),
             }),
@@ -204,4 +216,43 @@ async fn an_overflow_ends_in_the_same_tables() {
     tables.until("all rows", Duration::from_secs(60), |t| t.macs.len() == 60_000).await;
     assert!(tables.counters.read().overflows > 0, "{:?}", tables.counters.read());
     assert_eq!(tables.lost, None);
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn what_comes_while_an_audit_reads_is_told_at_once_and_not_taken_back_by_its_end() {
+    const STANDING: u32 = 5000;
+    const COMING: u8 = 100;
+    let host = overlay("audit");
+    let mut batch = String::new();
+    for row in 0..STANDING {
+        let [.., high, low] = row.to_be_bytes();
+        for table in ["master static", "self dst 192.168.10.22"] {
+            batch += &format!("fdb add 02:99:00:00:{high:02x}:{low:02x} dev vxlan1 {table}\n");
+        }
+    }
+    host.bridge_batch(&batch);
+    // One audit after the other.
+    let rhythm = Rhythm { every: Duration::ZERO, share: 0 };
+    let mut tables = Tables::follow_audited(&host, rhythm).await;
+    tables.until("all that stood", LIMIT, |t| t.macs.len() == STANDING as usize).await;
+    let before = tables.counters.read().audits;
+    for last in 0..COMING {
+        let mac = remote(last);
+        host.bridge(&format!("fdb add {mac} dev vxlan1 master static"));
+        host.bridge(&format!("fdb add {mac} dev vxlan1 self dst 192.168.10.23"));
+        tables.until("added", LIMIT, |t| t.macs.contains_key(&mac)).await;
+    }
+    let audits = tables.counters.read().audits;
+    assert!(audits > before, "no audit has ended meanwhile");
+    // Once more, so that each row has seen the end of one that began before it came.
+    let deadline = Instant::now() + LIMIT;
+    while tables.counters.read().audits < audits + 2 {
+        assert!(Instant::now() < deadline, "audits have ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        while let Ok(facts) = tables.facts.try_recv() {
+            facts.into_iter().for_each(|fact| tables.take(fact));
+        }
+    }
+    assert_eq!((tables.forgotten, tables.macs.len()), (0, STANDING as usize + usize::from(COMING)));
 }

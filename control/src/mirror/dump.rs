@@ -9,11 +9,11 @@ use netlink_packet_route::link::LinkMessage;
 use vxdp_dataplane::OverlayId;
 
 use super::fact::Fact;
-use super::fdb::{Fdb, Limits};
 use super::follow::{Failure, Follower, LIMITS, Namespace, empty_fdb};
 use super::link::{find_underlay, name_of};
 use super::message::{NeighbourRow, Row};
 use super::query;
+use super::reading::Reading;
 use super::work::Work;
 
 impl Follower {
@@ -49,56 +49,47 @@ impl Follower {
         work: &mut Work,
         out: &mut Vec<Fact>,
     ) -> Result<(), Failure> {
-        self.counters.dumps.fetch_add(1, Relaxed);
-        let handle = self.namespaces[namespace].handle.clone();
-        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
-        let devices: HashMap<String, u32> =
-            links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect();
+        let devices = self.devices_of(namespace).await?;
         let old = std::mem::replace(&mut self.namespaces[namespace].devices, devices);
         self.port_facts(namespace, &old, work, out);
-        let mut fresh: HashMap<OverlayId, Fdb> = HashMap::new();
-        for overlay in &self.namespaces[namespace].overlays {
-            let source = &self.sources[usize::from(overlay.get())];
-            let vxlan = self.namespaces[namespace].devices.get(&source.vxlan).copied().unwrap_or(0);
-            fresh.insert(*overlay, empty_fdb(source, vxlan));
+        let mut reading = self.begin_reading(namespace).await?;
+        while let Some(rows) = reading.next().await? {
+            self.take_rows(&mut reading, &rows);
         }
-        let mut newcomers: HashMap<OverlayId, usize> = HashMap::new();
-        let mut rows = Box::pin(query::rows(&handle, AddressFamily::Bridge));
-        while let Some(row) = rows.try_next().await? {
-            let Some(overlay) = self.overlay_of(namespace, &row) else { continue };
-            let Some(fdb) = fresh.get_mut(&overlay) else { continue };
-            let (stays, learned) = (self.is_mirrored(overlay, &row), fdb.learned());
-            let newcomers = newcomers.entry(overlay).or_default();
-            if !fdb.has_room_for(&row, self.dump_limits(overlay, stays, *newcomers)) {
-                self.counters.refused.fetch_add(1, Relaxed);
-                continue;
-            }
-            match row {
-                Row::Bridge(row) => fdb.bridge_row(&row),
-                Row::Tunnel(row) => fdb.tunnel_row(&row),
-                Row::Neighbour(_) => None,
-            };
-            if !stays && fdb.learned() > learned {
-                *newcomers += 1;
-            }
-        }
-        for (overlay, fdb) in fresh {
-            work.take(self.mirror.dumped(overlay, fdb));
-        }
+        reading.finish(&mut self.mirror, work);
         Ok(())
     }
 
-    /// The limits that hold for a row of a dump: learned MACs that were mirrored before keep their place, and the
-    /// rest is for others. By the order of the dump alone, a flood of made-up MACs would push known ones out.
-    fn dump_limits(&self, overlay: OverlayId, stays: bool, newcomers: usize) -> Limits {
-        let before = self.mirror.fdb(overlay).map_or(0, Fdb::learned);
-        let room = newcomers < LIMITS.learned.saturating_sub(before);
-        Limits { learned: if stays || room { usize::MAX } else { 0 }, ..LIMITS }
+    /// The devices of our names that are in a namespace now.
+    pub(super) async fn devices_of(&self, namespace: usize) -> Result<HashMap<String, u32>, Failure> {
+        let links = self.namespaces[namespace].handle.link().get().execute();
+        let links: Vec<LinkMessage> = links.try_collect().await?;
+        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
+        Ok(links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect())
     }
 
-    fn is_mirrored(&self, overlay: OverlayId, row: &Row) -> bool {
-        self.mirror.fdb(overlay).zip(row.mac()).is_some_and(|(fdb, mac)| fdb.knows(mac))
+    /// Begins to read the tables of a namespace.
+    pub(super) async fn begin_reading(&mut self, namespace: usize) -> Result<Reading, Failure> {
+        self.counters.dumps.fetch_add(1, Relaxed);
+        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
+        let source = |overlay: OverlayId| &self.sources[usize::from(overlay.get())];
+        let empty = |overlay: OverlayId| {
+            let vxlan = devices.get(&source(overlay).vxlan).copied().unwrap_or(0);
+            (overlay, empty_fdb(source(overlay), vxlan))
+        };
+        let fresh = overlays.iter().copied().map(empty).collect();
+        // All overlays of a namespace name the same one.
+        let netns = &source(overlays[0]).netns;
+        Ok(Reading::begin(namespace, netns, fresh).await?)
+    }
+
+    /// Takes rows that were read.
+    pub(super) fn take_rows(&self, reading: &mut Reading, rows: &[Row]) {
+        for row in rows {
+            if let Some(overlay) = self.overlay_of(reading.namespace, row) {
+                reading.take(overlay, row, &self.mirror, LIMITS, &self.counters.refused);
+            }
+        }
     }
 
     fn port_facts(

@@ -212,6 +212,17 @@ impl Fdb {
         self.update(row.mac, |entry| entry.tunnel = Tunnel::None)
     }
 
+    /// Takes what `other` has for `mac`, which may be nothing, in the place of what it has itself.
+    pub fn adopt(&mut self, mac: MacAddr, other: &Self) {
+        let theirs = other.entries.get(&mac).copied();
+        let own = match theirs {
+            Some(entry) => self.entries.insert(mac, entry),
+            None => self.entries.remove(&mac),
+        };
+        let learned = |entry: Option<Entry>| usize::from(entry.is_some_and(|entry| entry.is_learned()));
+        self.learned = self.learned + learned(theirs) - learned(own);
+    }
+
     /// What changes for the fast path when this table takes the place of `old`.
     pub fn changes_since(&self, old: &Self) -> Vec<TargetChange> {
         let lost = old.targets().filter(|(mac, _)| self.target(*mac).is_none());
@@ -348,6 +359,18 @@ mod tests {
             known().changes_since(&fdb()),
             [TargetChange { mac: MAC, target: Some(Target::Vtep(ip(22))) }]
         );
+    }
+
+    #[test]
+    fn what_another_table_has_for_a_mac_can_be_adopted() {
+        let learned = BridgeRow { life: Life::Dynamic, ..bridge(6) };
+        let (mut old, mut newer) = (known(), fdb());
+        newer.bridge_row(&learned);
+        old.adopt(MAC, &newer);
+        assert_eq!((old.target(MAC), old.learned()), (Some(Target::Port(6)), 1));
+        assert!(old.changes_since(&newer).is_empty());
+        old.adopt(MAC, &fdb());
+        assert_eq!((old.is_empty(), old.learned()), (true, 0));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Follows the kernel: notifications and dumps of all namespaces in, facts for the fast path out.
 //!
 //! One task owns the [`Mirror`]. It subscribes before it dumps, so nothing falls between the two; after an
-//! overflow it dumps again, and now and then it does so unasked, because drift heals only if someone looks.
+//! overflow it dumps again, and now and then it does so unasked (`audit`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::wire::MacAddr;
 
+use super::audit::{Audit, Rhythm};
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use super::fdb::{Fdb, Limits};
 use super::link::{find_underlay, name_of};
@@ -41,11 +41,6 @@ const NOTICES: usize = 16;
 
 /// Notices handled before the facts are given out. More coalesces storms better and delays the first.
 const BURST: usize = 1024;
-
-/// Shortest time between two audits, and how many times an audit's own duration lies between two: an audit
-/// of a large table must not become the daemon's main occupation.
-const AUDIT_EVERY: Duration = Duration::from_secs(30);
-const AUDIT_SHARE: u32 = 50;
 
 pub(super) struct Namespace {
     pub(super) handle: Handle,
@@ -72,15 +67,11 @@ pub struct Follower {
     notices: mpsc::Receiver<(From, io::Result<Notice>)>,
     kept: BTreeSet<IpAddr>,
     pub(super) counters: Arc<FollowCounters>,
+    pub(super) audit: Audit,
     _watches: JoinSet<()>,
 }
 
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// When to audit, if reading everything took from `begun` until now.
-fn audit_after(begun: Instant) -> Instant {
-    Instant::now() + AUDIT_EVERY.max(begun.elapsed() * AUDIT_SHARE)
-}
 
 impl Follower {
     /// Subscribes in the host's and every overlay's namespace.
@@ -125,8 +116,15 @@ impl Follower {
             notices,
             kept: BTreeSet::new(),
             counters: Arc::default(),
+            audit: Audit::new(Rhythm::default()),
             _watches: watches,
         })
+    }
+
+    /// The same with audits in this rhythm.
+    pub fn audited_every(mut self, rhythm: Rhythm) -> Self {
+        self.audit = Audit::new(rhythm);
+        self
     }
 
     /// Its counters, for whoever wants to read them while it runs.
@@ -149,9 +147,9 @@ impl Follower {
         facts: &mpsc::Sender<Vec<Fact>>,
     ) -> Result<(), Failure> {
         let mut out = vec![Fact::Underlay(self.underlay)];
-        let mut begun = Instant::now();
+        let begun = Instant::now();
         self.dump_all(&mut out).await?;
-        let mut audit = audit_after(begun);
+        self.audit.after(begun);
         loop {
             self.keep_next_hops().await;
             tokio::select! {
@@ -169,12 +167,12 @@ impl Follower {
                     let Some(ask) = ask else { return Ok(()) };
                     self.ask(ask, &mut out).await?;
                 }
-                () = tokio::time::sleep_until(audit), if out.is_empty() => {
-                    begun = Instant::now();
-                    self.dump_all(&mut out).await?;
-                    self.counters.audits.fetch_add(1, Relaxed);
-                    self.counters.drift.fetch_add(count_changes(&out), Relaxed);
-                    audit = audit_after(begun);
+                () = tokio::time::sleep_until(self.audit.at), if out.is_empty() && !self.audit.is_under_way() => {
+                    self.begin_audit(&mut out).await?;
+                }
+                // Beside the notices, of which there may be many while a large table is read.
+                rows = self.audit.next(), if out.is_empty() && self.audit.is_under_way() => {
+                    self.audited(rows?, &mut out).await?;
                 }
             }
         }
@@ -260,6 +258,7 @@ impl Follower {
         let Some(row) = Row::read(message) else { return };
         if let Some(overlay) = self.overlay_of(namespace, &row) {
             let effects = self.mirror.row(overlay, &row, present);
+            self.audit.changed(namespace, overlay, &row);
             self.counters.refused.fetch_add(u64::from(effects.refused), Relaxed);
             work.take(effects);
         }
@@ -295,6 +294,7 @@ impl Follower {
             self.dump_host(&mut work, out).await?;
         }
         for namespace in std::mem::take(&mut work.namespaces) {
+            self.audit.overtaken(namespace);
             self.dump_namespace(namespace, &mut work, out).await?;
         }
         if work.routes {
@@ -369,12 +369,4 @@ async fn forward(mut watch: Watch, from: From, sender: mpsc::Sender<(From, io::R
             return;
         }
     }
-}
-
-fn count_changes(facts: &[Fact]) -> u64 {
-    let counts = facts.iter().map(|fact| match fact {
-        Fact::Changes(changes) => changes.len() as u64,
-        _ => 1,
-    });
-    counts.sum()
 }

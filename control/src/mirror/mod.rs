@@ -3,9 +3,10 @@
 //! The kernel is the one source of truth in both modes.
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
 //! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
-//! [`follow`] does the I/O: `dump` reads everything there is, `work` gathers what a burst of notifications asks
-//! for, [`query`] has the requests.
+//! [`follow`] does the I/O: `dump` reads everything there is, `reading` the forwarding tables piece by piece,
+//! `audit` does so now and then, `work` gathers what a burst of notifications asks for, [`query`] has the requests.
 
+pub mod audit;
 mod dump;
 pub mod fact;
 pub mod fdb;
@@ -14,5 +15,6 @@ mod link;
 pub mod message;
 pub mod nexthop;
 pub mod query;
+mod reading;
 pub mod state;
 mod work;
