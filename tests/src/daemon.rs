@@ -89,6 +89,11 @@ impl Host {
         self.dir().join(format!("{}.toml", self.name()))
     }
 
+    /// Making this file makes a worker of the daemon panic, once, if that is a build for debugging.
+    pub fn bug_file(&self) -> PathBuf {
+        self.dir().join(format!("{}.bug", self.name()))
+    }
+
     /// Starts `vxdp run` and waits until it says that it is ready.
     pub fn start_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
         self.when_ready(self.spawn_vxdp(config, mode)?)
@@ -134,6 +139,7 @@ impl Host {
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
         command.arg(config).arg("--mode").args(mode.words()).args(words).env("NOTIFY_SOCKET", &path);
+        command.env("VXDP_TEST_WORKER_BUG", self.bug_file());
         command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
         let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
         Ok((socket, Daemon { child, log }))

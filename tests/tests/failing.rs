@@ -190,6 +190,28 @@ fn traffic_goes_on_when_the_daemon_hangs_wakes_dies_and_is_started_again() {
 
 #[test]
 #[ignore = "needs root"]
+fn traffic_goes_on_when_a_worker_panics_and_the_fast_path_comes_back_by_itself() {
+    scenario("panic", |lab| {
+        let scene = Scene::new(lab, Mode::Xdp)?;
+        let host = lab.h1();
+        let switches = || Ok::<_, anyhow::Error>(host.status()?["modes"]["switches"].to_string());
+        // A backtrace is written before the sockets close, which may take longer than the heartbeat's 100 ms.
+        scene.costs("a worker that panics", &bound(150, 1000), |load| {
+            std::fs::write(host.bug_file(), "")?;
+            wait_until("the loss is told", Duration::from_secs(10), || {
+                Ok(switches()?.contains("a bug, as a test asked for"))
+            })?;
+            load.wait_for(100)?;
+            scene.wait_for_userspace()
+        })?;
+        ensure!(host.status()?["pid"] == scene.daemons[0].pid(), "{}", host.status()?);
+        ensure!(switches()?.contains("the kernel took over"), "{}", switches()?);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_fast_path_that_is_lost_comes_back_by_itself() {
     for mode in [Mode::Xdp, Mode::InKernel] {
         lost_fast_path_comes_back(mode);

@@ -179,7 +179,10 @@ fn start_workers(
             poll: settings::poll(&config.dataplane),
             forward: Tunnel::new(publisher.reader(), local),
             // A beat that cannot be written is a worker that seems stuck: the frames pass.
-            heartbeat: Box::new(move |now| drop(beats.beat(queue.into(), now.0))),
+            heartbeat: Box::new(move |now| {
+                meet_a_bug();
+                drop(beats.beat(queue.into(), now.0));
+            }),
             on_exit: Box::new(move |ended| drop(exit.send((queue, ended.clone())))),
         };
         let at =
@@ -190,4 +193,19 @@ fn start_workers(
         workers.push((worker, stats));
     }
     Ok((workers, instance))
+}
+
+/// Panics once for each time that a test makes the file which `VXDP_TEST_WORKER_BUG` names.
+///
+/// Nothing that is known makes a worker panic from outside, and what becomes of one that does is tested all the
+/// same. Builds for use have nothing of this.
+fn meet_a_bug() {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::LazyLock;
+        static FILE: LazyLock<Option<std::ffi::OsString>> =
+            LazyLock::new(|| std::env::var_os("VXDP_TEST_WORKER_BUG"));
+        let asked = FILE.as_ref().is_some_and(|file| std::fs::remove_file(file).is_ok());
+        assert!(!asked, "a bug, as a test asked for");
+    }
 }
