@@ -195,9 +195,15 @@ fn vteps(status: &Status, rates: &Rates) -> Vec<Vec<Cell>> {
     peers.map(row).collect()
 }
 
+/// A device, with the VNI of its overlay.
+type Device<'a> = (&'a str, Option<u32>);
+
+/// The path of its frames, and what the fast path says of it.
+type Path<'a> = (&'a str, Option<&'a DeviceReport>);
+
 /// Containers of every mode, and whatever else the fast path has a program on.
 fn ports(status: &Status, rates: &Rates) -> Vec<Vec<Cell>> {
-    let mut ports: BTreeMap<(&str, Option<u32>), (&str, Option<&DeviceReport>)> = BTreeMap::new();
+    let mut ports: BTreeMap<Device<'_>, Path<'_>> = BTreeMap::new();
     for overlay in &status.overlays {
         for container in &overlay.containers {
             let path = if container.attached { "kernel" } else { "away" };
@@ -210,7 +216,7 @@ fn ports(status: &Status, rates: &Rates) -> Vec<Vec<Cell>> {
             *port = (regime, Some(device));
         }
     }
-    let row = |((device, vni), (path, report)): (&(&str, Option<u32>), &(&str, Option<&DeviceReport>))| {
+    let row = |((device, vni), (path, report)): (&Device<'_>, &Path<'_>)| {
         let flows = vni.and_then(|vni| rates.carried.get(&Carrier::Port((*device).to_owned(), vni)));
         let mut row = vec![Cell::Text((*device).to_owned()), Cell::Number(vni.map(u64::from))];
         row.push(Cell::Text((*path).to_owned()));
