@@ -242,3 +242,25 @@ fn lost_fast_path_comes_back(mode: Mode) {
         Ok(())
     });
 }
+
+#[test]
+#[ignore = "needs root"]
+fn an_uplink_that_somebody_removes_is_made_again() {
+    scenario("uplink", |lab| {
+        let scene = Scene::new(lab, Mode::InKernel)?;
+        let host = lab.h1();
+        let uplinks = "ip -o link | sed -n 's/^[0-9]*: \\(vx[0-9a-f]*\\.[0-9]*\\)@.*/\\1/p'";
+        let before = host.script(uplinks)?;
+        ensure!(before.lines().count() == 1, "the doors of h1: {before}");
+        // The daemon looks once a second, and starts the engine again a second later.
+        scene.costs("the uplink is removed", &bound(1500, 4000), |load| {
+            host.script(&format!("ip link del {}", before.trim()))?;
+            wait_until("the loss is told", Duration::from_secs(10), || {
+                Ok(host.status()?["modes"]["switches"].to_string().contains(before.trim()))
+            })?;
+            wait_until("it is made again", Duration::from_secs(10), || Ok(host.script(uplinks)? == before))?;
+            load.wait_for(100)?;
+            scene.wait_for_userspace()
+        })
+    });
+}

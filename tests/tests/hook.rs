@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vxdp_lab::{
     Daemon, Family, Host, Lab, Load, Mode, Ping, Segment, config_of, deploy_each, scenario, tcp_transfer,
-    udp_exchange,
+    udp_exchange, wait_until,
 };
 
 /// Bytes of each TCP transfer: some thousand segments.
@@ -105,6 +105,29 @@ fn switching_to_and_from_xdp_stopping_and_dying_cost_nothing_and_leave_no_trace(
         ensure!(on("tx-checksumming") && on("tcp-segmentation-offload"), "{features}");
         let status = lab.h2().status().context("the other daemon lives")?;
         ensure!(status["modes"]["mode"] == "xdp", "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_nic_that_stops_taking_frames_from_programs_is_noticed_within_seconds() {
+    scenario("hook-refused", |lab| {
+        let (_daemons, segment) = stand(lab, [Mode::InKernel, Mode::Kernel], false)?;
+        let ((c1, address1), (c2, address2)) = (segment.place(lab, 0)?, segment.place(lab, 1)?);
+        let load = Load::start([(&c1, address1), (&c2, address2)])?;
+        lab.h1().wait_for_userspace(100)?;
+        // Without it, and without a program of its own, the other end polls no more.
+        lab.hosts()[1].exec(["ethtool", "-K", "eth0", "gro", "off"])?;
+        wait_until("the loss is told", Duration::from_secs(10), || {
+            Ok(lab.h1().status()?["modes"]["switches"]
+                .to_string()
+                .contains("takes no frames from XDP programs"))
+        })?;
+        load.wait_for(100)?;
+        let cost = load.stop()?;
+        eprintln!("the NIC takes no XDP frames any more: {cost}");
+        ensure!(cost.probe.lost <= 1500 && cost.probe.gap <= Duration::from_secs(4), "{cost}");
         Ok(())
     });
 }

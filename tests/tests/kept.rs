@@ -76,3 +76,45 @@ fn tags_are_hidden_from_the_program_by_no_offload_and_the_device_is_given_back_a
         Ok(())
     });
 }
+
+/// Filters of tc's on the ingress of the host's `eth0`: the daemon's, and the one of somebody else.
+fn filters(host: &Host) -> Result<[usize; 2]> {
+    let text = host.exec(["tc", "filter", "show", "dev", "eth0", "ingress"])?;
+    let count =
+        |kind: &str| text.lines().filter(|line| line.contains(kind) && line.contains("handle")).count();
+    Ok([count(" bpf "), count(" matchall ")])
+}
+
+/// Before Linux 6.6 there are no links for tc programs. Since then there is no filter at all, and what others have
+/// beside it must stay all the same.
+#[test]
+#[ignore = "needs root"]
+fn the_tc_program_of_a_killed_daemon_goes_with_the_next_one_or_with_down_and_others_stay() {
+    Lab::builder("filter").run(|lab| {
+        let host = lab.h1();
+        host.script(
+            "tc qdisc add dev eth0 clsact
+             tc filter add dev eth0 ingress bpf bytecode '1,6 0 0 0,'",
+        )?;
+        let segment = Segment::scenario();
+        let modes = [Mode::InKernel, Mode::Kernel];
+        let mut daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
+        host.wait_for_fast_path()?;
+        let [while_it_runs, others] = filters(host)?;
+        ensure!(while_it_runs <= 1 && others == 1, "{while_it_runs} and {others} filters");
+        daemons.remove(0).kill()?;
+        ensure!(filters(host)? == [while_it_runs, 1], "a filter outlives its process: {:?}", filters(host)?);
+        let second = host.start_vxdp(&host.config_path(), Mode::InKernel)?;
+        host.wait_for_fast_path()?;
+        ensure!(filters(host)? == [while_it_runs, 1], "one takes the other's place: {:?}", filters(host)?);
+        second.kill()?;
+        // It starts no engine, and stops: the filter is nobody's any more.
+        host.start_vxdp(&host.config_path(), Mode::Kernel)?.stop()?;
+        ensure!(filters(host)? == [0, 1], "after a daemon in kernel mode: {:?}", filters(host)?);
+        host.start_vxdp(&host.config_path(), Mode::InKernel)?.kill()?;
+        let path = host.config_path();
+        host.vxdp(&["down", "--config", path.to_str().context("not UTF-8")?])?.success()?;
+        ensure!(filters(host)? == [0, 1], "after down: {:?}", filters(host)?);
+        Ok(())
+    });
+}

@@ -20,12 +20,12 @@ struct Removed {
 /// # Errors
 /// When something could not be removed; the rest is removed all the same.
 pub fn down(args: &DownArgs) -> anyhow::Result<()> {
-    let socket = config::load(&args.config.file)?.config.control.socket;
-    let removed = match client::ask::<Removed>(&socket, &Request::Down) {
+    let config = config::load(&args.config.file)?.config;
+    let removed = match client::ask::<Removed>(&config.control.socket, &Request::Down) {
         Ok(Removed { removed }) => removed,
         Err(Error::NoDaemon { .. }) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let report = runtime.block_on(daemon::down(&socket))?;
+            let report = runtime.block_on(daemon::down(&config))?;
             report.steps.iter().map(ToString::to_string).collect()
         }
         Err(error) => return Err(error.into()),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::draft::{Draft, OverlayDraft, Placed};
 use super::types::min_mtu;
-use super::{Attach, Dataplane, IfName, Install, KeyPath, NsName, Underlay};
+use super::{Attach, Dataplane, Engine, Hook, IfName, Install, KeyPath, Mode, NsName, Underlay};
 
 /// Problems found so far: the item to blame and what is wrong with it.
 type Problems = Vec<(KeyPath, String)>;
@@ -27,6 +27,41 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     }
     unique_on_host(draft, problems);
     one_processor_each(&draft.dataplane, problems);
+    one_engine_at_xdp(draft, problems);
+}
+
+/// A NIC takes one XDP program, so with `hook = "xdp"` all overlays of the host have one engine. What `auto` comes
+/// to is known beforehand only where outer UDP checksums are computed.
+fn one_engine_at_xdp(draft: &Draft, problems: &mut Problems) {
+    let Dataplane { mode, engine, hook, .. } = draft.dataplane;
+    if hook != Hook::Xdp {
+        return;
+    }
+    let ipv6 = draft.underlay.as_ref().is_some_and(|underlay| underlay.local.is_ipv6());
+    let mut first: Option<(Engine, &KeyPath)> = None;
+    for Placed { path, value } in &draft.overlays {
+        let overlay = &value.overlay;
+        let engine = match overlay.engine.unwrap_or(engine) {
+            Engine::Auto if ipv6 || overlay.udp_checksum => Engine::Userspace,
+            Engine::Auto => continue,
+            named => named,
+        };
+        // As long as the kernel carries it, it has none.
+        if overlay.mode.unwrap_or(mode) == Mode::Kernel {
+            continue;
+        }
+        match first {
+            None => first = Some((engine, path)),
+            Some((other, at)) if other != engine => {
+                let message = format!(
+                    "{engine} here and {other} in {at}, but with dataplane.hook = \"xdp\" the NIC has room for \
+                     one engine; expected the same in every overlay, or hook = \"tc\""
+                );
+                problems.push((path.key("engine"), message));
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// Pinned workers have a processor each.

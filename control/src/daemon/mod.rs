@@ -165,12 +165,13 @@ fn ledger_beside(socket: &Path) -> std::path::PathBuf {
     socket.with_extension("ledger")
 }
 
-/// Removes everything that an earlier daemon at `socket` created. Fails while one is running.
-pub async fn down(socket: &Path) -> Result<Report, Error> {
+/// Removes everything that an earlier daemon with `config` created. Fails while one is running.
+pub async fn down(config: &Config) -> Result<Report, Error> {
+    let socket = &config.control.socket;
     let _claim = Claim::new(socket)?;
     let host = Netns::current().map_err(system("open the network namespace of this process"))?;
     // Before the namespaces go: a device in them that is still in use would outlive them.
-    pilot::clear(&host, socket).await;
+    pilot::clear(&host, socket, config.underlay.device.as_str()).await;
     let mut kernel = Kernel::open(host, &ledger_beside(socket)).await?;
     let report = kernel.down().await?;
     Notes::remove(&Notes::path_beside(socket)).map_err(system("remove the notes of added rows"))?;

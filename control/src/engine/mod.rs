@@ -25,6 +25,7 @@ mod uplink;
 mod userspace;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,6 +35,7 @@ use vxdp_dataplane::table::TableError;
 use vxdp_dataplane::worker::WorkerError;
 
 use crate::capture::session::Capture;
+use crate::causes::chain;
 use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
@@ -221,9 +223,13 @@ impl Engine {
         self.end.clone()
     }
 
-    /// Removes the devices that an engine of the daemon at `socket` has left in `host`, or one that was killed.
-    pub async fn remove_devices(host: &Netns, socket: &std::path::Path) -> Result<(), EngineError> {
-        uplink::Uplink::remove_all(host, socket).await
+    /// Removes what an engine of the daemon at `socket`, or of one that was killed, has left in `host`: its devices,
+    /// and its tc program on the NIC `underlay`.
+    pub async fn remove_left(host: &Netns, socket: &Path, underlay: &str) -> Result<(), EngineError> {
+        uplink::Uplink::remove_all(host, socket).await?;
+        xdp::remove_left(host, underlay, xdp::Owner::of(&start::bpffs_root(socket))).map_err(|error| {
+            EngineError::Lost(format!("cannot remove a program from {underlay}: {}", chain(&error)))
+        })
     }
 
     /// Hands all traffic back to the kernel, carries what is under way, and takes everything off.

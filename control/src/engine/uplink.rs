@@ -17,7 +17,7 @@ use tokio::task::block_in_place;
 use super::EngineError;
 use crate::causes::chain;
 use crate::netns::Netns;
-use crate::xdp::{Classifier, Device, Programs};
+use crate::xdp::{Classifier, Device, Owner, Programs};
 
 /// The largest a veth takes: what is too long for the underlay was sorted out before.
 const MTU: u32 = 65_535;
@@ -109,13 +109,9 @@ fn lost_to(host: &Netns, error: &(dyn std::error::Error + 'static)) -> EngineErr
     EngineError::Lost(format!("cannot look at the devices of {}: {}", host.label(), chain(error)))
 }
 
-/// What the names of a daemon's uplinks begin with: `vx`, 32 bits of a hash over its socket's path, and a dot.
+/// What the names of a daemon's uplinks begin with: `vx`, its number, and a dot.
 fn prefix(socket: &Path) -> String {
-    // 32-bit FNV-1a (draft-eastlake-fnv): the name must not change with the standard library's hasher.
-    let bytes = socket.as_os_str().as_encoded_bytes();
-    let hash =
-        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    format!("vx{hash:08x}.")
+    format!("vx{}.", Owner::of(socket))
 }
 
 fn veth(name: &str, overlay: &Netns) -> LinkMessage {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::owner::Owner;
+
 /// A mounted BPF file system; it stays mounted when the value is gone.
 #[derive(Debug, Clone)]
 pub struct BpfFs {
@@ -26,6 +28,11 @@ impl BpfFs {
             mount(Some("bpf"), root, Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0700"))?;
         }
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// Whoever uses it: each daemon has its own.
+    pub fn owner(&self) -> Owner {
+        Owner::of(&self.root)
     }
 
     /// Where the link of a device is pinned. `name` is up to the caller, but must not contain dots: the

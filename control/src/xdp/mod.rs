@@ -12,14 +12,16 @@ mod devices;
 mod flows;
 mod instance;
 mod loader;
+mod owner;
 mod programs;
 mod tables;
 
 pub use bpffs::BpfFs;
-pub use classifier::Classifier;
+pub use classifier::{Classifier, remove_left};
 pub use device::{Attached, Device, Regime};
 pub use devices::Devices;
 pub use flows::{FlowCounters, Usage};
 pub use instance::{AttachError, Instance};
+pub use owner::Owner;
 pub use programs::{LoadError, Programs, VerdictCounters};
 pub use tables::{Capacity, HEARTBEAT_MAX_AGE, Heartbeats, Host, Outer, PortEntry, TableError, Tables};

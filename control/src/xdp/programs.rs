@@ -152,7 +152,7 @@ impl Programs {
         let refused = |source| LoadError::Program { program, source };
         tc(&mut object, program).and_then(SchedClassifier::load).map_err(refused)?;
         let counters = Arc::new(VerdictCounters::of(&mut object)?);
-        Ok(Classifier::new(object, program, counters))
+        Ok(Classifier::new(object, program, counters, self.bpffs.owner()))
     }
 
     /// The object over the shared maps, with none of its programs in the kernel yet.

@@ -9,6 +9,24 @@ pub(super) fn messages(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn different_engines_may_share_a_nic_at_tc_and_where_only_one_of_them_is_used() {
+    let overlays = |dataplane: &str, first: &str, second: &str| {
+        let text = format!(
+            "[dataplane]\n{dataplane}\n[[overlay]]\nvni = 7\nnetns = \"o7\"\n{first}\n[[overlay]]\n{second}"
+        );
+        read(&VALID.replacen("[[overlay]]", &text, 1)).map(drop).map_err(|error| error.to_string())
+    };
+    let (userspace, inkernel) = ("engine = \"userspace\"", "engine = \"inkernel\"");
+    assert_eq!(overlays("", userspace, inkernel), Ok(()));
+    let xdp = "hook = \"xdp\"";
+    assert_eq!(overlays(xdp, userspace, userspace), Ok(()));
+    assert_eq!(overlays(xdp, "engine = \"auto\"", inkernel), Ok(()));
+    assert_eq!(overlays(xdp, "engine = \"userspace\"\nmode = \"kernel\"", inkernel), Ok(()));
+    let checksums = overlays(xdp, "engine = \"auto\"\nudp_checksum = true", inkernel).unwrap_err();
+    assert!(checksums.contains("inkernel here and userspace in overlay[0]"), "{checksums}");
+}
+
+#[test]
 fn each_mistake_is_told_in_one_line_that_names_its_place() {
     let cases: &[(&str, &str, &str)] = &[
         // Keys.
@@ -37,6 +55,13 @@ fn each_mistake_is_told_in_one_line_that_names_its_place() {
             "[[overlay]]",
             "[dataplane]\nworkers = 2\ncpus = [3, 3]\n[[overlay]]",
             "8: dataplane.cpus[1]: processor 3 is taken by dataplane.cpus[0]",
+        ),
+        (
+            "[[overlay]]",
+            "[dataplane]\nhook = \"xdp\"\nengine = \"inkernel\"\n[[overlay]]\nvni = 7\nnetns = \"o7\"\n\
+             engine = \"userspace\"\n[[overlay]]",
+            "13: overlay[1].engine: inkernel here and userspace in overlay[0], but with dataplane.hook = \"xdp\" \
+             the NIC has room for one engine; expected the same in every overlay, or hook = \"tc\"",
         ),
         (
             "[[overlay]]",

@@ -169,20 +169,21 @@ impl Pilot {
         if !root.exists() {
             nic::restore_left(&self.host, socket).await;
         }
-        remove_devices(&self.host, socket).await;
+        remove_left(&self.host, socket, cockpit.config.underlay.device.as_str()).await;
     }
 }
 
-/// Removes what the engines of the daemon at `socket` have left on the host, or those of one that was killed.
-pub async fn clear(host: &Netns, socket: &Path) {
+/// Removes what the engines of the daemon at `socket` have left on the host and its NIC `underlay`, or those of one
+/// that was killed.
+pub async fn clear(host: &Netns, socket: &Path, underlay: &str) {
     let root = bpffs_root(socket);
     BpfFs::remove(&root).unwrap_or_else(|error| not_unmounted(&root, &error));
     nic::restore_left(host, socket).await;
-    remove_devices(host, socket).await;
+    remove_left(host, socket, underlay).await;
 }
 
-async fn remove_devices(host: &Netns, socket: &Path) {
-    if let Err(error) = Engine::remove_devices(host, socket).await {
+async fn remove_left(host: &Netns, socket: &Path, underlay: &str) {
+    if let Err(error) = Engine::remove_left(host, socket, underlay).await {
         tracing::warn!("{}", chain(&error));
     }
 }
