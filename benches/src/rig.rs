@@ -98,10 +98,14 @@ impl Rig {
 
 /// Keeps the generator where it is, so that two trials differ in the subject only.
 fn pin_to_last_processor() -> Result<()> {
-    let here = Pid::from_raw(0);
-    let allowed = nix::sched::sched_getaffinity(here)?;
-    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let mut only = CpuSet::new();
-    only.set(last.context("there is no processor to run on")?)?;
-    sched_setaffinity(here, &only).context("while pinning the generator")
+    only.set(last_processor()?)?;
+    sched_setaffinity(Pid::from_raw(0), &only).context("while pinning the generator")
+}
+
+/// The processor on which generators run: the last one that we may use.
+pub(crate) fn last_processor() -> Result<usize> {
+    let allowed = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
+    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    last.context("there is no processor to run on")
 }

@@ -12,6 +12,7 @@ use vxdp_lab::{
 };
 
 use crate::frame::{ADDRESS1, ADDRESS2, MAC1, MAC2};
+use crate::report::Machine;
 use crate::sink::Hook;
 
 /// The containers' device, in every subject.
@@ -251,6 +252,9 @@ impl Subject {
 
     fn look_at_regime(&self, dataplane: &str) -> Result<Regime> {
         let mut regime = Regime::default();
+        if Machine::here().emulated {
+            regime.set("machine", "emulated");
+        }
         regime.set("devices", "veth");
         if self.kind.mode().is_some() {
             regime.set("bridge-nf", "off");

@@ -188,6 +188,23 @@ fn live_frames_cross_the_kernels_overlay() {
 }
 
 #[test]
+#[ignore = "needs root"]
+fn pktgen_measures_where_the_kernel_has_it_and_elsewhere_says_what_is_missing() {
+    let arguments = ["throughput", "--modes", "kernel", "--generator", "pktgen"];
+    let output = bench(&[&arguments[..], &TINY[..]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let has_module = Command::new("modprobe").args(["--dry-run", "pktgen"]).output();
+    if Path::new("/proc/net/pktgen").exists() || has_module.is_ok_and(|output| output.status.success()) {
+        assert!(output.status.success(), "{errors}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    for part in ["CONFIG_NET_PKTGEN", "--generator packet,live", "cargo xtask vm --bench"] {
+        assert!(errors.contains(part), "{part} is not in\n{errors}");
+    }
+}
+
+#[test]
 fn an_unknown_mode_is_refused_with_the_known_ones() {
     let output = bench(&["--modes", "quantum"]);
     assert_eq!(output.status.code(), Some(2));

@@ -4,6 +4,10 @@ use crate::process;
 use crate::setup::{self, Purpose};
 use anyhow::Result;
 use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The macro benchmark.
+pub(crate) const PROGRAM: &str = "vxdp-bench";
 
 /// Measure throughput, latency and cost of every mode against the kernel, on a lab of two hosts.
 ///
@@ -42,8 +46,8 @@ fn micro(args: &[OsString]) -> Result<()> {
     )
 }
 
-/// Builds it and the daemon as they are released, and becomes it; returns only when that fails.
-fn become_macro_benchmark(args: &[OsString]) -> Result<()> {
+/// Builds the macro benchmark and the daemon as they are released; both lie beside each other.
+pub(crate) fn build() -> Result<PathBuf> {
     process::run(process::cargo().args([
         "build",
         "--release",
@@ -53,8 +57,13 @@ fn become_macro_benchmark(args: &[OsString]) -> Result<()> {
         "vxdp-benches",
         "--bins",
     ]))?;
+    Ok(process::target_dir().join("release"))
+}
+
+/// Becomes the macro benchmark; returns only when that fails.
+fn become_macro_benchmark(args: &[OsString]) -> Result<()> {
     // It looks for the daemon beside itself.
-    let mut program = process::privileged(&process::target_dir().join("release/vxdp-bench"))?;
+    let mut program = process::privileged(&build()?.join(PROGRAM))?;
     program
         .current_dir(process::caller_dir())
         .arg("--out")

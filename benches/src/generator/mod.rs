@@ -3,6 +3,7 @@
 mod live;
 mod pace;
 mod packet;
+mod pktgen;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use vxdp_lab::Place;
 
 use live::Live;
 use packet::Packet;
+use pktgen::Pktgen;
 
 use crate::rig::Traffic;
 
@@ -22,6 +24,23 @@ pub enum Kind {
     /// XDP frames that a program redirects out of the device (`BPF_F_TEST_XDP_LIVE_FRAMES`): cheap for the
     /// machine, but no container's frames enter the host's veth like that, without an skb; and it spins.
     Live,
+    /// skbs of the kernel's own packet generator, which needs its module; no less dear for the machine than a
+    /// packet socket's, but without system calls, and it spins.
+    Pktgen,
+}
+
+/// What the generators of a run need for its time.
+#[derive(Debug)]
+pub struct Needed {
+    _pktgen: Option<pktgen::Module>,
+}
+
+impl Needed {
+    /// Makes sure that all of `kinds` can be used.
+    pub fn by(kinds: &[Kind]) -> Result<Self> {
+        let pktgen = kinds.contains(&Kind::Pktgen).then(pktgen::Module::need).transpose()?;
+        Ok(Self { _pktgen: pktgen })
+    }
 }
 
 impl Kind {
@@ -30,13 +49,14 @@ impl Kind {
         match self {
             Self::Packet => "packet",
             Self::Live => "live",
+            Self::Pktgen => "pktgen",
         }
     }
 
     /// Whether it leaves its processor to others while no frame is due, so that processor time can be told
     /// apart from its own.
     pub fn sleeps(self) -> bool {
-        self != Self::Live
+        self == Self::Packet
     }
 
     /// A generator of `frame` with the flows and destinations of `traffic`, out of `device` of `place`.
@@ -55,6 +75,7 @@ impl Kind {
         );
         Ok(match self {
             Self::Packet => Box::new(Packet::open(place, device, frame, [flows, destinations])?),
+            Self::Pktgen => Box::new(Pktgen::open(place, device, frame, [flows, destinations])?),
             Self::Live if destinations > 1 => bail!("the generator `live` has one destination only"),
             Self::Live => Box::new(Live::open(place, device, frame, flows)?),
         })

@@ -17,6 +17,9 @@ pub struct Machine {
     pub memory: u64,
     /// Whether a hypervisor is underneath, which takes processors away when it likes.
     pub virtual_machine: bool,
+    /// Whether its processors are a program (qemu's TCG): no figure says anything about hardware then.
+    #[serde(default)]
+    pub emulated: bool,
 }
 
 impl Machine {
@@ -27,13 +30,15 @@ impl Machine {
         let kibibytes =
             value(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        let processor = value(&processors, "model name").unwrap_or("unknown processor");
         Self {
             kernel: kernel.unwrap_or_default(),
-            processor: value(&processors, "model name").unwrap_or("unknown processor").to_owned(),
+            processor: processor.to_owned(),
             processors: std::thread::available_parallelism().map_or(0, usize::from),
             memory: kibibytes.unwrap_or(0) * 1024,
             virtual_machine: value(&processors, "flags")
                 .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            emulated: is_emulated(processor),
         }
     }
 
@@ -44,10 +49,19 @@ impl Machine {
             self.kernel,
             self.processors,
             self.processor,
-            if self.virtual_machine { " (virtual machine)" } else { "" },
+            match self {
+                Self { emulated: true, .. } => " (emulated)",
+                Self { virtual_machine: true, .. } => " (virtual machine)",
+                _ => "",
+            },
             self.memory as f64 / f64::from(1 << 30)
         )
     }
+}
+
+/// Whether a processor of this name is qemu's own (`target/i386/cpu.c`; with KVM the host's shows through).
+fn is_emulated(processor: &str) -> bool {
+    processor.starts_with("QEMU TCG")
 }
 
 /// The first value of `key` in lines of `key : value`.
@@ -65,6 +79,14 @@ mod tests {
         let here = Machine::here();
         assert!(here.processors > 0 && here.memory > 0 && !here.kernel.is_empty(), "{here:?}");
         assert!(here.line().starts_with(&format!("Linux {}", here.kernel)));
+    }
+
+    #[test]
+    fn an_emulated_processor_is_told_from_a_real_one() {
+        assert!(is_emulated("QEMU TCG CPU version 2.5+"));
+        assert!(!is_emulated("QEMU Virtual CPU version 2.5+ of a real one"));
+        let emulated = Machine { emulated: true, virtual_machine: true, ..Machine::default() };
+        assert!(emulated.line().contains("(emulated)"), "{}", emulated.line());
     }
 
     #[test]

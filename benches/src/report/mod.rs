@@ -73,6 +73,9 @@ impl Run {
     /// What has to be known before any two figures are compared.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.troubles.clone();
+        if self.machine.emulated {
+            warnings.push(EMULATED.to_owned());
+        }
         let results = || self.figures.iter().filter(|figure| !figure.context);
         for row in table::rows(&self.figures) {
             let of_row = || results().filter(|figure| figure.compares_with(row));
@@ -97,6 +100,10 @@ fn range(figure: &Figure) -> String {
     let (least, greatest) = figure.range();
     format!("{} {} to {}", figure.subject, figure.unit.show(least), figure.unit.show(greatest))
 }
+
+/// What has to be said of every figure of an emulated machine.
+const EMULATED: &str = "the machine is emulated: that it works is shown, and no figure, nor any ratio, says anything \
+about hardware";
 
 /// Which figures are compared with which, in words, for readers of every form of the report.
 const METHOD: &str = "Everything was measured in turns (A B A B) within one run; each figure is the median of \

@@ -33,6 +33,7 @@ fi
 # Nothing between a job and whoever reads: no echo, no carriage returns.
 exec </dev/null >/dev/ttyS1 2>&1
 stty raw -echo </dev/ttyS1
+stty raw -echo </dev/ttyS2
 
 # job NAME SECONDS COMMAND
 job() {

@@ -20,6 +20,12 @@ pub(super) struct Job {
     pub(super) programs: Vec<PathBuf>,
 }
 
+/// Share of frames that may be lost: an emulated processor stands still for longer than any queue lasts.
+const TOLERANCE: f64 = 0.001;
+
+/// The file with the figures in a report of the benchmark's.
+pub(super) const RUN: &str = "run.json";
+
 /// Packages whose tests a virtual machine can run; those of `dataplane` compile C while they run.
 const TESTED: [&str; 3] = ["control", "ebpf", "tests"];
 
@@ -41,7 +47,7 @@ fn built(name: &str) -> PathBuf {
     process::target_dir().join("debug").join(name)
 }
 
-/// Builds and lists the demo in both modes.
+/// Builds and lists the demo in every mode.
 pub(super) fn demos() -> Result<Vec<Job>> {
     crate::demo::build()?;
     let demo = |mode: &str| Job {
@@ -51,7 +57,33 @@ pub(super) fn demos() -> Result<Vec<Job>> {
         directory: process::root(),
         programs: ["vxdp", "vxdp-demo"].map(built).into(),
     };
-    Ok(["kernel", "xdp"].map(demo).into())
+    Ok(["kernel", "xdp", "inkernel"].map(demo).into())
+}
+
+/// The name of the benchmark's job.
+pub(super) const BENCH: &str = "benchmark";
+
+/// Where the benchmark leaves its report in the machine.
+const REPORT: &str = "/tmp/bench";
+
+/// Builds the benchmark: every mode, with the kernel's own packet generator, and what it measured on the serial
+/// line `line`.
+pub(super) fn bench(line: &str) -> Result<Job> {
+    let programs = crate::bench::build()?;
+    let bench = programs.join(crate::bench::PROGRAM);
+    let arguments = format!(
+        "throughput --generator pktgen --modes kernel,xdp,inkernel,inkernel-xdp --frames 64 --flows 1 \
+         --rounds 2 --trial 300 --tolerance {TOLERANCE} --out {REPORT}"
+    );
+    let command =
+        format!("{} {arguments} && cat {REPORT}/{RUN} >{line}", quote(&bench.display().to_string()));
+    Ok(Job {
+        name: BENCH.to_owned(),
+        seconds: 600,
+        command,
+        directory: process::root(),
+        programs: vec![bench, programs.join("vxdp")],
+    })
 }
 
 /// Builds the tests and lists those that need root and have one of `filters` in their name.

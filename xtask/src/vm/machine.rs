@@ -4,6 +4,7 @@ use super::console::{Console, Line};
 use super::kernel::Kernel;
 use crate::process;
 use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +14,9 @@ const QEMU: &str = "qemu-system-x86_64";
 
 /// Given to the start of the machine, in seconds: five on an idle host, many times that on a busy one.
 const BOOT: u32 = 120;
+
+/// The serial line for a file that leaves the machine, as it is called inside.
+pub(super) const RESULTS: &str = "/dev/ttyS2";
 
 /// A machine that is ready to be started.
 pub(super) struct Machine<'a> {
@@ -30,10 +34,9 @@ impl Machine<'_> {
         command.args(["--foreground", "--kill-after=5", &(seconds + BOOT).to_string(), QEMU]);
         self.arguments(&mut command, "");
         let log = self.log();
-        let mut file = std::ffi::OsString::from("file:");
-        file.push(&log);
-        command.args(["-display", "none", "-monitor", "none", "-serial"]).arg(file);
-        command.args(["-serial", "stdio"]);
+        command.args(["-display", "none", "-monitor", "none"]);
+        command.arg("-serial").arg(to_file(&log)).args(["-serial", "stdio"]);
+        command.arg("-serial").arg(to_file(&self.results()));
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -68,10 +71,22 @@ impl Machine<'_> {
         command.arg("-append").arg(words);
     }
 
+    /// What was written to [`RESULTS`].
+    pub(super) fn results(&self) -> PathBuf {
+        self.archive.with_extension("results")
+    }
+
     /// What the kernel says.
     fn log(&self) -> PathBuf {
         self.archive.with_extension("log")
     }
+}
+
+/// qemu's word for a serial line that ends in `file`.
+fn to_file(file: &Path) -> OsString {
+    let mut word = OsString::from("file:");
+    word.push(file);
+    word
 }
 
 /// Reads the jobs' line to its end.

@@ -21,7 +21,7 @@ use std::time::Instant;
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// What runs when nothing is asked for: a test of each kind of thing that kernels may answer differently.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 10] = [
     // The verifier, and the helpers that the programs call.
     "gives_every_packet_its_verdict",
     // Attaching, links that outlive a process, programs of others.
@@ -30,13 +30,17 @@ const TESTS: [&str; 7] = [
     "a_kept_program_stays",
     // AF_XDP sockets on veths.
     "known_unicast_goes_through_userspace",
+    // The in-kernel engine: tc programs under clsact before 6.6 and by links since then, and XDP programs.
+    "known_unicast_goes_through_the_programs",
+    "the_tc_program_of_a_killed_daemon",
+    "inkernel_and_kernel_carry_everything",
     // Netlink: building and repairing. What has a bound in seconds is better asked for by name.
     "every_drift_is_repaired",
     // Falling back to the kernel, and coming back.
     "hangs_wakes_or_dies",
 ];
 
-/// Boot Debian's kernels in qemu, and run the demo and tests there.
+/// Boot Debian's kernels in qemu, and run the demo, tests and the benchmark there.
 ///
 /// The kernels are packages that are fetched and unpacked into target/vm; nothing is installed for good but
 /// qemu. Everything is emulated (no KVM), so that results are the same on every machine: slow, and no
@@ -45,20 +49,24 @@ const TESTS: [&str; 7] = [
 #[command(after_help = "Examples:
   cargo xtask vm                          everything, on Linux 6.1 and 6.12
   cargo xtask vm --kernel 6.1 --demo      the demo in both modes, on 6.1
+  cargo xtask vm --bench                  throughput of every mode, with the kernel's packet generator
   cargo xtask vm --test switching         the tests that need root and have `switching` in their name
   cargo xtask vm --kernel 6.12 --shell    look around: vxdp-lab up, vxdp status …")]
 pub(crate) struct Args {
     /// Series of the kernel, as in 6.1, or `all`
     #[arg(long, default_value = "all", value_parser = parse_kernel)]
     kernel: String,
-    /// Run the demo, in both modes
+    /// Run the demo, in every mode
     #[arg(long)]
     demo: bool,
+    /// Measure the throughput of every mode with pktgen; the figures are marked as emulated
+    #[arg(long)]
+    bench: bool,
     /// Run the tests that need root and have this in their name
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
     /// Open a shell; its end is the machine's
-    #[arg(long, conflicts_with_all = ["demo", "test"])]
+    #[arg(long, conflicts_with_all = ["demo", "bench", "test"])]
     shell: bool,
 }
 
@@ -100,7 +108,7 @@ struct Outcome {
 
 /// What was asked for.
 fn jobs(args: &Args) -> Result<Vec<Job>> {
-    let all = !args.demo && args.test.is_none();
+    let all = !args.demo && !args.bench && args.test.is_none();
     let mut jobs = Vec::new();
     if args.demo || all {
         jobs.extend(job::demos()?);
@@ -111,6 +119,9 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
     if all {
         jobs.extend(job::tests(&TESTS)?);
     }
+    if args.bench || all {
+        jobs.push(job::bench(machine::RESULTS)?);
+    }
     Ok(jobs)
 }
 
@@ -118,10 +129,12 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
 fn run(series: &str, jobs: &[Job], report: &mut Vec<Outcome>) {
     println!("\n== Linux {series}");
     let start = Instant::now();
-    let console = machine(series, |root| root.add_jobs(jobs))
-        .and_then(|(kernel, archive)| Machine { kernel: &kernel, archive }.run(job::limit(jobs)));
-    let console = match console {
-        Ok(console) => console,
+    let ran = machine(series, |root| root.add_jobs(jobs)).and_then(|(kernel, archive)| {
+        let machine = Machine { kernel: &kernel, archive };
+        Ok((machine.run(job::limit(jobs))?, machine.results()))
+    });
+    let (console, results) = match ran {
+        Ok(ran) => ran,
         Err(error) => {
             println!("Linux {series}: {error:#}");
             let result = Some(format!("{error:#}").lines().next().unwrap_or_default().to_owned());
@@ -135,6 +148,7 @@ fn run(series: &str, jobs: &[Job], report: &mut Vec<Outcome>) {
         // Only what reported its end can have gone well.
         let status = console.ended.iter().find(|ended| ended.job == job.name).map(|ended| ended.status);
         let result = match status {
+            Some(0) if job.name == job::BENCH => report_of(series, &results).err().map(|e| format!("{e:#}")),
             Some(0) => None,
             Some(143) => Some(format!("stopped after {} s", job.seconds)),
             Some(status) => Some(format!("exit code {status}")),
@@ -143,6 +157,13 @@ fn run(series: &str, jobs: &[Job], report: &mut Vec<Outcome>) {
         };
         report.push(Outcome { kernel: kernel.to_owned(), job: job.name.clone(), result });
     }
+}
+
+/// Has the benchmark make a report of what it measured on `series`, which lies in `results`.
+fn report_of(series: &str, results: &Path) -> Result<()> {
+    let out = process::target_dir().join("vm").join(format!("bench-{series}"));
+    let bench = process::target_dir().join("release").join(crate::bench::PROGRAM);
+    process::run(process::command(bench).arg("--from").arg(results).arg("--out").arg(out))
 }
 
 /// Opens a shell on the kernel `series`.

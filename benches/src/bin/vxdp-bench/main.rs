@@ -179,6 +179,7 @@ fn measure(arguments: &Arguments) -> Result<Run> {
     let measurements = arguments.measurements();
     let kinds = arguments.modes.iter().chain(&arguments.peers).copied().collect::<Vec<_>>();
     ensure!(!kinds.is_empty(), "nothing to measure: name modes or peers");
+    let _needed = generator::Needed::by(&settings.generators)?;
     let mut run = Run::begin();
     let mut progress = Progress::new(&measurements, &settings, kinds.len());
     let names = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
