@@ -80,9 +80,8 @@ fn tags_are_hidden_from_the_program_by_no_offload_and_the_device_is_given_back_a
 /// Filters of tc's on the ingress of the host's `eth0`: the daemon's, and the one of somebody else.
 fn filters(host: &Host) -> Result<[usize; 2]> {
     let text = host.exec(["tc", "filter", "show", "dev", "eth0", "ingress"])?;
-    let count =
-        |kind: &str| text.lines().filter(|line| line.contains(kind) && line.contains("handle")).count();
-    Ok([count(" bpf "), count(" matchall ")])
+    let count = |kind: &str| text.lines().filter(|line| line.contains(kind)).count();
+    Ok([count(" direct-action "), count(" bytecode ")])
 }
 
 /// Before Linux 6.6 there are no links for tc programs. Since then there is no filter at all, and what others have

@@ -21,7 +21,7 @@ use std::time::Instant;
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// What runs when nothing is asked for: a test of each kind of thing that kernels may answer differently.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 9] = [
     // The verifier, and the helpers that the programs call.
     "gives_every_packet_its_verdict",
     // Attaching, links that outlive a process, programs of others.
@@ -33,7 +33,6 @@ const TESTS: [&str; 10] = [
     // The in-kernel engine: tc programs under clsact before 6.6 and by links since then, and XDP programs.
     "known_unicast_goes_through_the_programs",
     "the_tc_program_of_a_killed_daemon",
-    "inkernel_and_kernel_carry_everything",
     // Netlink: building and repairing. What has a bound in seconds is better asked for by name.
     "every_drift_is_repaired",
     // Falling back to the kernel, and coming back.
