@@ -320,7 +320,7 @@ fn modprobe<const N: usize>(words: [&str; N]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// What Linux 6.1 shows, with this `Result:`.
+    /// A file as `pktgen_if_show` (net/core/pktgen.c) writes it, shortened, with this `Result:`.
     fn shown(result: &str) -> String {
         format!(
             "Params: count 80000  min_pkt_size: 64  max_pkt_size: 64\n     frags: 0  delay: 5000  clone_skb: 0  \

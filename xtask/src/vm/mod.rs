@@ -45,7 +45,7 @@ const TESTS: [&str; 8] = [
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask vm                          everything, on Linux 6.1 and 6.12
-  cargo xtask vm --kernel 6.1 --demo      the demo in both modes, on 6.1
+  cargo xtask vm --kernel 6.1 --demo      the demo in every mode, on 6.1
   cargo xtask vm --bench                  throughput of every mode, with the kernel's packet generator
   cargo xtask vm --test switching         the tests that need root and have `switching` in their name
   cargo xtask vm --kernel 6.12 --shell    look around: vxdp-lab up, vxdp status …")]
