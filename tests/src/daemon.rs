@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -129,7 +129,19 @@ impl Host {
         self.spawn(config, mode, &[])
     }
 
+    /// Starts `vxdp run` by a command of the caller's, and waits until it says that it is ready.
+    pub(crate) fn start_daemon(&self, command: Command) -> Result<Daemon> {
+        self.when_ready(self.spawn_command(command)?)
+    }
+
     fn spawn(&self, config: &Path, mode: Mode, words: &[&str]) -> Result<(UnixDatagram, Daemon)> {
+        let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
+        command.arg(config).arg("--mode").args(mode.words()).args(words);
+        command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
+        self.spawn_command(command)
+    }
+
+    fn spawn_command(&self, mut command: Command) -> Result<(UnixDatagram, Daemon)> {
         let path = self.dir().join(format!("{}.notify", self.name()));
         // Left over from an earlier run on this host.
         let _ = std::fs::remove_file(&path);
@@ -137,10 +149,7 @@ impl Host {
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         let log = self.daemon_log();
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
-        let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
-        command.arg(config).arg("--mode").args(mode.words()).args(words).env("NOTIFY_SOCKET", &path);
-        command.env("VXDP_TEST_WORKER_BUG", self.bug_file());
-        command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
+        command.env("NOTIFY_SOCKET", &path).env("VXDP_TEST_WORKER_BUG", self.bug_file());
         let child = redirect(&mut command, output)?.spawn().context("while starting `vxdp run`")?;
         Ok((socket, Daemon { child, log }))
     }
@@ -155,7 +164,7 @@ impl Host {
     }
 }
 
-fn redirect(command: &mut std::process::Command, output: File) -> Result<&mut std::process::Command> {
+fn redirect(command: &mut Command, output: File) -> Result<&mut Command> {
     let errors = output.try_clone()?;
     Ok(command.stdin(Stdio::null()).stdout(output).stderr(errors))
 }

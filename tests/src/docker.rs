@@ -93,6 +93,11 @@ impl Engine {
         &self.address
     }
 
+    /// What stands for an image in a `docker run` that is removed together with the engine.
+    pub fn image_words(&self) -> String {
+        format!("--label {} {}", self.label, self.image)
+    }
+
     /// Runs `docker` with these words; it must succeed.
     pub fn docker(&self, words: &[&str]) -> Result<String> {
         docker(&self.address, words)

@@ -4,82 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, TwoHosts, wait_until};
+use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, Transcript, TwoHosts, wait_until};
 
 const PAGE: &str = include_str!("../../docs/troubleshooting.md");
 
-/// A command of the page: on which host, its words, and the lines that it shows.
-#[derive(Debug)]
-struct Transcript {
-    host: usize,
-    command: String,
-    lines: Vec<String>,
-}
-
-/// The transcripts below a headline.
-fn transcripts(headline: &str) -> Result<Vec<Transcript>> {
-    let (_, section) = PAGE.split_once(&format!("### {headline}\n")).context("no such headline")?;
-    let section = section.split("\n### ").next().unwrap_or(section);
-    let mut found: Vec<Transcript> = Vec::new();
-    let mut inside = false;
-    for line in section.lines() {
-        let command = [("h1$ ", 0), ("h2$ ", 1)];
-        let command = command.iter().find_map(|(prompt, host)| Some((line.strip_prefix(prompt)?, *host)));
-        match (line.starts_with("```"), command) {
-            (true, _) => inside = !inside,
-            (false, Some((command, host))) if inside => {
-                found.push(Transcript { host, command: command.to_owned(), lines: Vec::new() });
-            }
-            (false, _) if inside => {
-                found.last_mut().context("a line before a command")?.lines.push(line.to_owned())
-            }
-            _ => {}
-        }
-    }
-    ensure!(!found.is_empty(), "no transcript under {headline}");
-    Ok(found)
-}
-
-/// Whether `text` is what the page shows; `…` stands for whatever is left out.
-fn is_shown(text: &str, lines: &[String]) -> bool {
-    let mut rest = text.lines();
-    let mut gap = false;
-    for line in lines {
-        if line == "…" {
-            gap = true;
-            continue;
-        }
-        let fits = |actual: &str| match line.strip_suffix('…') {
-            Some(beginning) => actual.starts_with(beginning),
-            None => actual == line,
-        };
-        let found = if gap { rest.any(fits) } else { rest.next().is_some_and(fits) };
-        if !found {
-            return false;
-        }
-        gap = false;
-    }
-    gap || rest.next().is_none()
-}
-
-fn run(host: &Host, command: &str) -> Result<String> {
-    let config = host.config_path();
-    let config = config.to_str().context("not UTF-8")?;
-    let words = command.strip_prefix("sudo vxdp ").context("another command than vxdp")?.split(' ');
-    let words: Vec<_> = words.map(|word| if word.ends_with(".toml") { config } else { word }).collect();
-    Ok(host.vxdp(&words)?.stdout)
-}
-
 /// Runs what the page shows under `headline`, once the trouble shows.
 fn is_true(hosts: &TwoHosts, headline: &str) -> Result<()> {
-    for Transcript { host, command, lines } in transcripts(headline)? {
-        let host = &hosts.lab().hosts()[host];
-        let mut text = String::new();
-        let shown = wait_until("the page's words", Duration::from_secs(10), || {
-            text = run(host, &command)?;
-            Ok(is_shown(&text, &lines))
-        });
-        shown.with_context(|| format!("{command}\n{text}\nbut the page says\n{}", lines.join("\n")))?;
+    for transcript in Transcript::under(PAGE, &format!("### {headline}"))? {
+        transcript.is_true(hosts.lab().hosts(), Transcript::is_shown)?;
     }
     Ok(())
 }
@@ -94,6 +26,10 @@ fn with_hosts(name: &str, mode: Mode, steps: impl FnOnce(&TwoHosts) -> Result<()
 #[ignore = "needs root"]
 fn the_pages_three_causes_are_found_with_its_commands() {
     with_hosts("trouble", Mode::Xdp, |hosts| {
+        for host in hosts.lab().hosts() {
+            host.prepare_for_pages()?;
+            host.script("cp /usr/share/doc/vxdp/examples/host[12].toml /etc/vxdp")?;
+        }
         let [(c1, _), (_, address2)] = hosts.containers()?;
         Ping::new(address2).count(2).expect_all(&c1)?;
         is_true(hosts, "Nobody told this host where the MAC is")?;
