@@ -222,7 +222,7 @@ async fn an_overflow_ends_in_the_same_tables() {
 #[ignore = "needs root"]
 async fn what_comes_while_an_audit_reads_is_told_at_once_and_not_taken_back_by_its_end() {
     const STANDING: u32 = 5000;
-    const COMING: u8 = 100;
+    const COMING: u8 = 30;
     let host = overlay("audit");
     let mut batch = String::new();
     for row in 0..STANDING {
