@@ -84,7 +84,8 @@ fn survives_what_happens_to_the_underlay(mode: Mode) {
     scenario("underlay", |lab| {
         let scene = Scene::new(lab, mode)?;
         let h1 = lab.h1();
-        scene.goes_on("the underlay is down for 200 ms", 400, |load| {
+        // An ARP request that is lost while the link comes up is repeated after a second (retrans_time_ms).
+        scene.goes_on("the underlay is down for 200 ms", 700, |load| {
             h1.script("ip link set eth0 down; sleep 0.2; ip link set eth0 up")?;
             load.wait_for(100)
         })?;

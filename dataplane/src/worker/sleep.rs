@@ -14,7 +14,7 @@ use crate::port::Port;
 /// How a worker waits for packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PollMode {
-    /// Looks again and again for [`SPIN`] after the last packet, then sleeps.
+    /// Looks again and again for up to [`SPIN`] after the last packet, as long as that pays, then sleeps.
     #[default]
     Adaptive,
     /// Never sleeps: a processor of its own, and the least latency.
@@ -30,7 +30,7 @@ pub enum PollMode {
 /// Too high: a worker that shares its processor with the containers takes time from them that it does not
 /// use. 50 µs covers the gaps of 20,000 packets per second, where wake-ups would cost about a tenth of a core.
 ///
-/// It looks that long only while it pays ([`Patience`], as KVM's `halt_poll_ns`), and offers its processor to
+/// It looks that long only while it pays (learnt from its sleeps, as KVM's `halt_poll_ns` is), and offers its processor to
 /// others between two looks: on few processors the thread that waits for ours is the packet's next hop.
 pub const SPIN: Duration = Duration::from_micros(50);
 
