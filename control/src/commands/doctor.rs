@@ -68,36 +68,50 @@ fn screen(verdict: Severity, findings: &[Finding]) -> String {
     }
 }
 
-/// Changes settings, and changes them back at the first SIGINT or SIGTERM.
+/// Changes settings, and changes them back at the first SIGINT, SIGTERM, or SIGHUP (the terminal is closed).
 async fn fix(settings: impl Iterator<Item = &Setting>) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut undo = Vec::new();
     for setting in settings {
         let Some(before) = setting.read() else { continue };
         let place = format!("{} in {}", setting.file.display(), setting.netns.label());
         match setting.write(&setting.value) {
             Ok(()) => {
-                eprintln!("changed {place} from {before} to {}", setting.value);
+                say(&format!("changed {place} from {before} to {}", setting.value));
                 undo.push((setting, before, place));
             }
-            Err(error) => eprintln!("vxdp: cannot write {place}: {error}"),
+            Err(error) => say(&format!("vxdp: cannot write {place}: {error}")),
         }
     }
     if undo.is_empty() {
-        eprintln!("nothing to fix that is safe to change");
+        say("nothing to fix that is safe to change");
         return Ok(());
     }
-    eprintln!("Ctrl-C changes it back");
+    say("Ctrl-C changes it back");
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
+    let mut failed = Ok(());
     for (setting, before, place) in undo.into_iter().rev() {
         // Somebody else's later choice stays.
         if setting.read().as_ref() == Some(&setting.value) {
-            setting.write(&before).with_context(|| format!("cannot change {place} back to {before}"))?;
-            eprintln!("changed {place} back to {before}");
+            let undone = setting.write(&before);
+            match undone.with_context(|| format!("cannot change {place} back to {before}")) {
+                Ok(()) => say(&format!("changed {place} back to {before}")),
+                Err(error) => {
+                    say(&format!("vxdp: {error:#}"));
+                    failed = Err(error);
+                }
+            }
         }
     }
-    Ok(())
+    failed
+}
+
+/// `eprintln!` would panic where the terminal is gone, and leave the rest as it is.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
