@@ -9,6 +9,7 @@ use nix::sys::utsname::uname;
 use super::{Finding, Setting, Severity};
 use crate::api::status::Status;
 use crate::config::{Config, ZeroCopy};
+use crate::engine;
 use crate::engine::regime::{self, NicFeatures};
 use crate::netns::Netns;
 use crate::offload::{self, LRO, TUNNEL_SEGMENTATION};
@@ -42,7 +43,10 @@ pub(super) async fn examine(
     findings.extend(nic(config, regime::nic_features(host, device).await));
     findings.extend(queues(device, receive_queues(device), config.dataplane.workers.max(1)));
     let flies = status.is_some_and(|status| status.modes.engine.is_some());
-    if !flies && let Some(id) = program_on(host, device) {
+    if !flies
+        && let Some(id) = program_on(host, device)
+        && !engine::has_left(&config.control.socket, id)
+    {
         let what = format!("{device} has another XDP program already (id {id})");
         let why = "the userspace engine needs its place; the in-kernel engine does not";
         findings.push(

@@ -40,6 +40,7 @@ use crate::config::Config;
 use crate::netns::Netns;
 use crate::xdp::{self, AttachError, LoadError};
 use board::Board;
+pub use nic::has_left;
 pub use report::{
     Carried, DeviceReport, DropCount, EngineReport, Frames, LossCount, OverlayCount, SocketReport,
     VerdictCount, VtepReport, WorkerReport,

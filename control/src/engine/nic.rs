@@ -14,14 +14,23 @@ use tokio::task::block_in_place;
 
 use super::EngineError;
 use super::report::DeviceReport;
+use super::start::bpffs_root;
 use crate::causes::chain;
 use crate::config::Config;
 use crate::netns::Netns;
 use crate::offload::{self, RX_VLAN, RX_VLAN_STAG, SwitchedOff};
-use crate::xdp::{Attached, BpfFs, Device, Instance};
+use crate::xdp::{Attached, BpfFs, Device, Instance, is_kept_at};
 
 /// What hides tags from the program.
 const HIDING: [&str; 2] = [RX_VLAN, RX_VLAN_STAG];
+
+/// Name of the NIC's kept link.
+const LINK: &str = "underlay";
+
+/// Whether `program` is what the daemon at `socket` has left on its NIC, since taking it off would reset the queues.
+pub fn has_left(socket: &Path, program: u32) -> bool {
+    is_kept_at(&bpffs_root(socket).join(LINK), program)
+}
 
 /// The underlay's part of an engine.
 pub(super) struct Nic {
@@ -40,7 +49,7 @@ impl Nic {
         offloads: Offloads,
     ) -> Result<Self, EngineError> {
         let attached = block_in_place(|| {
-            let keep = device.resets_on_detach()?.then(|| bpffs.link("underlay"));
+            let keep = device.resets_on_detach()?.then(|| bpffs.link(LINK));
             instance.attach(device, config.dataplane.attach, keep.as_deref())
         });
         match attached {

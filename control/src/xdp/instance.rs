@@ -269,6 +269,11 @@ impl Attached {
     }
 }
 
+/// Whether `program` is one that an instance has kept by a link at `path`.
+pub fn is_kept_at(path: &Path, program: u32) -> bool {
+    PinnedLink::from_pin(path).is_ok_and(|link| program_of(&FdLink::from(link)) == Some(program))
+}
+
 fn allows(mode: XdpAttach, regime: Regime) -> bool {
     match mode {
         XdpAttach::Auto => true,

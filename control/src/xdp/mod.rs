@@ -21,7 +21,7 @@ pub use classifier::{Classifier, remove_left};
 pub use device::{Attached, Device, Regime};
 pub use devices::Devices;
 pub use flows::{FlowCounters, Usage};
-pub use instance::{AttachError, Instance};
+pub use instance::{AttachError, Instance, is_kept_at};
 pub use owner::Owner;
 pub use programs::{LoadError, Programs, VerdictCounters};
 pub use tables::{Capacity, HEARTBEAT_MAX_AGE, Heartbeats, Host, Outer, PortEntry, TableError, Tables};
