@@ -185,6 +185,36 @@ fn a_capture_follows_switches_filters_and_tells_mistakes() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_capture_that_lives_through_a_switch_to_the_inkernel_engine_shows_no_frame_twice() {
+    in_mode("capture-switch", Mode::Kernel, |hosts| {
+        let [(c1, _), (_, address2)] = hosts.containers()?;
+        let host = hosts.lab().h1();
+        Ping::new(address2).count(2).expect_all(&c1)?;
+        let file = host.dir().join("switch.pcapng");
+        let path = file.to_str().context("not UTF-8")?;
+        let running = Running::start(host, "switch", &["--write", path, "--device", "veth2", "icmp"])?;
+        let frames = |filter: &str| -> Result<usize> { Ok(tshark(host, &file, filter)?.len()) };
+        host.vxdp(&["mode", "xdp", "--engine", "inkernel"])?.success()?;
+        host.wait_for_fast_path()?;
+        wait_until("the capture has noticed", Duration::from_secs(10), || {
+            Ping::new(address2).count(1).expect_all(&c1)?;
+            Ok(frames("frame.comment contains \"in-kernel engine\"")? > 0)
+        })?;
+        // Of a length by which they are known.
+        let target = address2.to_string();
+        let ping = ["ping", "-n", "-c3", "-i0.2", "-s200", target.as_str()];
+        c1.run(ping, Duration::from_secs(10))?.success()?;
+        let marked = || frames("frame.len == 242");
+        let complete = wait_until("they are in the file", Duration::from_secs(10), || Ok(marked()? >= 6));
+        let summary = running.stop()?;
+        complete.with_context(|| summary.clone())?;
+        ensure!(marked()? == 6, "three requests and three replies are {} frames\n{summary}", marked()?);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_reader_that_stops_costs_no_traffic() {
     in_mode("capture-slow", Mode::Xdp, |hosts| {
         let [(c1, _), (_, address2)] = hosts.containers()?;

@@ -96,7 +96,7 @@ fn write_modes(text: &mut String, modes: &ModeReport) -> std::fmt::Result {
         writeln!(text, "no xdp mode: {trouble}")?;
     }
     if let Some(engine) = &modes.engine {
-        write_engine(text, engine)?;
+        write_engine(text, modes, engine)?;
     }
     for switch in modes.switches.iter().take(3) {
         writeln!(text, "{} ago: {}", ago(switch.age_s), switch.what)?;
@@ -104,7 +104,7 @@ fn write_modes(text: &mut String, modes: &ModeReport) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
+fn write_engine(text: &mut String, modes: &ModeReport, engine: &EngineReport) -> std::fmt::Result {
     let EngineReport { kinds, encap, decap, workers, remotes, locals, vteps_resolved, vteps, .. } = engine;
     let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
     let kinds = kinds.join(" and ");
@@ -126,6 +126,7 @@ fn write_engine(text: &mut String, engine: &EngineReport) -> std::fmt::Result {
         };
         let copy = match device.regime.as_deref() {
             Some("tc") => "none",
+            _ if modes.redirects_without_sockets(device) => "none",
             _ if device.zero_copy => "zero-copy",
             _ => "copy",
         };

@@ -1,6 +1,6 @@
 //! Where frames come from: the daemon's workers, and packet sockets; both follow what the daemon has now.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
@@ -19,11 +19,11 @@ use crate::capture::pcapng::{Interface, Record};
 use crate::capture::{Direction, Wanted};
 use crate::config::{Attach, Mode};
 use crate::container;
-use crate::engine::Kind;
+use crate::engine::{DeviceReport, Kind};
 use crate::netns::Netns;
 
-/// Namespace, device, and which way: one socket for each.
-type Key = (u64, String, Way);
+/// Namespace, device, which way, what is said of its frames, and the filter: one socket for each.
+type Key = (u64, String, Way, String, Option<String>);
 
 /// All sources of one capture.
 pub(super) struct Sources {
@@ -31,6 +31,8 @@ pub(super) struct Sources {
     wanted: Wanted,
     frames: SyncSender<Frame>,
     taps: HashMap<Key, Tap>,
+    /// Told to end. They may still wait to hand over a frame, to the thread that would wait for them.
+    ending: Vec<Tap>,
     /// Reads what the workers see.
     workers: Option<JoinHandle<()>>,
     /// Devices that are captured.
@@ -43,8 +45,8 @@ pub(super) struct Sources {
 impl Sources {
     /// No sources yet.
     pub(super) fn new(socket: PathBuf, wanted: Wanted, frames: SyncSender<Frame>) -> Self {
-        let (taps, names, told) = Default::default();
-        Self { socket, wanted, frames, taps, workers: None, names, told, lost: 0 }
+        let (taps, ending, names, told) = Default::default();
+        Self { socket, wanted, frames, taps, ending, workers: None, names, told, lost: 0 }
     }
 
     /// The devices that are captured.
@@ -66,16 +68,15 @@ impl Sources {
             let body = move || drop(read(stream, &frames));
             self.workers = Some(std::thread::Builder::new().name("workers".to_owned()).spawn(body)?);
         }
+        self.warn(&status);
         let places = self.places(&status)?;
-        let key = |place: &Place| (place.netns.inode(), place.device.clone(), place.way);
-        let wanted: BTreeSet<_> =
-            places.iter().map(|place| (place.netns.inode(), place.device.clone())).collect();
-        let gone = |(key, tap): (&Key, &Tap)| {
-            (tap.has_ended() || !wanted.contains(&(key.0, key.1.clone()))).then(|| key.clone())
-        };
-        for key in self.taps.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.lost += self.taps.remove(&key).map_or(0, Tap::close);
-        }
+        let wanted: HashSet<_> = places.iter().map(key).collect();
+        let stays = |(key, tap): &(Key, Tap)| !tap.has_ended() && wanted.contains(key);
+        let (stay, gone): (Vec<_>, Vec<_>) = self.taps.drain().partition(stays);
+        self.taps.extend(stay);
+        self.ending.extend(gone.into_iter().map(|(_, tap)| tap).inspect(Tap::end));
+        let ended = self.ending.extract_if(.., |tap| tap.has_ended());
+        self.lost += ended.map(Tap::close).sum::<u64>();
         for place in places {
             let key = key(&place);
             self.names.insert(place.interface.device.clone());
@@ -90,15 +91,32 @@ impl Sources {
         Ok(())
     }
 
-    /// Ends all; returns how many frames packet sockets lost.
+    /// Ends all; returns how many frames packet sockets lost. Nobody may wait for frames any more: who still
+    /// hands one over would be waited for.
     pub(super) fn stop(self) -> u64 {
         // The workers' connection ends with this process.
-        self.lost + self.taps.into_values().map(Tap::close).sum::<u64>()
+        self.lost + self.taps.into_values().chain(self.ending).map(Tap::close).sum::<u64>()
     }
 
     fn tell(&mut self, what: String) {
         if self.told.insert(what.clone()) {
             eprintln!("vxdp: {what}");
+        }
+    }
+
+    /// Says where frames pass unseen.
+    fn warn(&mut self, status: &Status) {
+        let devices = status.modes.engine.iter().flat_map(|engine| &engine.devices);
+        let unseen = |device: &&DeviceReport| {
+            status.modes.redirects_without_sockets(device) && self.wanted.includes(&device.device, device.vni)
+        };
+        let unseen: Vec<_> = devices.filter(unseen).map(|device| device.device.as_str()).collect();
+        if !unseen.is_empty() {
+            self.tell(format!(
+                "{}: at XDP the in-kernel engine redirects frames before packet sockets see them; of what it carries, \
+                 only what goes to containers is captured (`hook = \"tc\"`, or another mode, shows all)",
+                unseen.join(", ")
+            ));
         }
     }
 
@@ -196,6 +214,12 @@ impl Sources {
             Direction::Leaves => vec![leaves],
         }
     }
+}
+
+/// Another filter, and other words after a switch of engines, make another socket.
+fn key(place: &Place) -> Key {
+    let Place { netns, device, way, comment, filter, .. } = place;
+    (netns.inode(), device.clone(), *way, comment.clone(), filter.clone())
 }
 
 /// Packet sockets cannot tell what the programs of the in-kernel engine carried.

@@ -52,9 +52,14 @@ impl Tap {
         self.thread.is_finished()
     }
 
+    /// Tells it to end, which it does when its last frame is taken.
+    pub(super) fn end(&self) {
+        self.end.breakloop();
+    }
+
     /// Ends it; returns how many frames found no room in the socket's ring.
     pub(super) fn close(self) -> u64 {
-        self.end.breakloop();
+        self.end();
         self.thread.join().unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::{self, Config, Mode};
-use crate::engine::{Counters, EngineReport, Kind, OverlayCount};
+use crate::engine::{Counters, DeviceReport, EngineReport, Kind, OverlayCount};
 
 /// The mode of the daemon and of each overlay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,22 @@ pub struct ModeReport {
     pub switches: Vec<Switch>,
     /// The fast path, where it flies.
     pub engine: Option<EngineReport>,
+}
+
+impl ModeReport {
+    /// Whether a device of the fast path is at XDP without sockets: the in-kernel engine's, by `hook = "xdp"`.
+    pub fn redirects_without_sockets(&self, device: &DeviceReport) -> bool {
+        let at_xdp = device.regime.as_deref().is_some_and(|regime| regime != "tc");
+        let in_kernel = match (device.vni, &self.engine) {
+            (Some(vni), _) => {
+                self.overlays.iter().any(|overlay| overlay.vni == vni && overlay.engine == Kind::InKernel)
+            }
+            // Where both engines fly, only userspace has the underlay at XDP.
+            (None, Some(engine)) => !engine.kinds.contains(&Kind::Userspace),
+            (None, None) => false,
+        };
+        at_xdp && in_kernel
+    }
 }
 
 /// The mode of one overlay.
