@@ -67,17 +67,21 @@ fn doctor_finds_fixes_and_puts_back() {
         let config = host.config_path();
         let binary = vxdp_lab::vxdp_binary()?;
         let words = [binary.to_str(), Some("doctor"), Some("--fix"), Some("--config"), config.to_str()];
-        let words: Option<Vec<_>> = words.into_iter().collect();
-        let mut fixing = host.command(words.context("not UTF-8")?);
-        let mut fixing =
-            fixing.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
-        let fixed = wait_until("it is fixed", Duration::from_secs(10), || Ok(setting()?.trim() == "0"));
-        let pid = nix::unistd::Pid::from_raw(fixing.id().try_into()?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-        let back = wait_until("it is put back", Duration::from_secs(10), || Ok(setting()?.trim() == "1"));
-        fixing.kill()?;
-        fixing.wait()?;
-        fixed.and(back)?;
+        let words: Vec<_> = words.into_iter().collect::<Option<_>>().context("not UTF-8")?;
+        // Ctrl-C, and a terminal that is closed: then nobody reads what is said.
+        for ending in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGHUP] {
+            let mut fixing = host.command(words.clone());
+            let mut fixing =
+                fixing.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn()?;
+            let fixed = wait_until("it is fixed", Duration::from_secs(10), || Ok(setting()?.trim() == "0"));
+            drop(fixing.stderr.take());
+            let pid = nix::unistd::Pid::from_raw(fixing.id().try_into()?);
+            nix::sys::signal::kill(pid, ending)?;
+            let back = wait_until("it is put back", Duration::from_secs(10), || Ok(setting()?.trim() == "1"));
+            fixing.kill()?;
+            fixing.wait()?;
+            fixed.and(back)?;
+        }
         host.script("ip route del 192.168.10.0/24 dev eth0")?;
         let (code, json) = report(host)?;
         ensure!(
