@@ -156,10 +156,21 @@ fn trace_knows_the_ways_of_a_frame_in_each_mode() {
                 received["arrives"] == true && received["inkernel"].to_string().contains("decapsulated"),
                 "{received}"
             );
+            let back = trace(h2, c1, c1)?;
+            ensure!(
+                back["arrives"] == false && back["kernel"].to_string().contains("split horizon"),
+                "{back}"
+            );
             let strange = trace(h1, "02:42:0a:00:00:77", c2)?;
             ensure!(strange["userspace"].to_string().contains("unknown_source"), "{strange}");
             let flooded = trace(h1, c1, "ff:ff:ff:ff:ff:ff")?;
             ensure!(flooded["userspace"].to_string().contains("multicast"), "{flooded}");
+            h1.script("ip route add 192.168.10.22/32 dev eth0 mtu 1400")?;
+            let narrow = trace(h1, c1, c2)?;
+            ensure!(
+                narrow["arrives"] == true && narrow["inkernel"].to_string().contains("unresolved_vtep"),
+                "{narrow}"
+            );
             let Err(error) = trace(h1, c1, "nonsense") else { bail!("nonsense has a way") };
             ensure!(error.to_string().contains("nonsense"), "{error}");
             Ok(())

@@ -12,7 +12,7 @@ use vxdp_dataplane::wire::MacAddr;
 
 use crate::capture::Wanted;
 use crate::config::{Engine, Mode};
-use crate::kernel::as_text;
+use crate::kernel::{as_text, as_texts};
 
 pub mod client;
 #[cfg(test)]
@@ -37,6 +37,9 @@ pub enum Request {
         /// Only overlays with this VNI.
         #[serde(default)]
         vni: Option<u32>,
+        /// Only rows of these MACs; of all if empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "as_texts")]
+        macs: Vec<MacAddr>,
     },
     /// Makes a remote container known.
     FdbAdd(Station),
@@ -212,8 +215,8 @@ mod tests {
         };
         for request in [
             Request::Status,
-            Request::FdbShow { vni: None },
-            Request::FdbShow { vni: Some(42) },
+            Request::FdbShow { vni: None, macs: Vec::new() },
+            Request::FdbShow { vni: Some(42), macs: vec![mac] },
             Request::FdbAdd(station()),
             Request::FdbDel { vni: 42, port: Some(4789), mac },
             Request::Mode { vni: Some(42), mode: Mode::Xdp, engine: Some(Engine::InKernel) },

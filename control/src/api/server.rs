@@ -301,7 +301,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn requests_on_one_connection_are_answered_in_order() {
         let (_directory, socket, _claim) = echo();
-        let requests = [Request::Status, Request::FdbShow { vni: Some(7) }, Request::Down];
+        let requests = [Request::Status, Request::FdbShow { vni: Some(7), macs: Vec::new() }, Request::Down];
         let bytes = requests.iter().flat_map(|request| to_line(request).expect("a line")).collect();
         let answers = exchange(&socket, bytes).await;
         let words: Vec<_> = answers.lines().map(|line| line.contains("\"ok\"")).collect();

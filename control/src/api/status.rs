@@ -74,6 +74,9 @@ pub struct OverlayStatus {
     pub vxlan: String,
     /// MTU inside, in bytes.
     pub mtu: Option<u32>,
+    /// Whether outer UDP checksums are computed, which the in-kernel engine cannot do.
+    #[serde(default)]
+    pub udp_checksum: bool,
     /// Local containers.
     pub containers: Vec<ContainerStatus>,
     /// Remote containers by origin.

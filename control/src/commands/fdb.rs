@@ -18,7 +18,7 @@ use super::table::{Table, ago};
 pub fn fdb(args: &FdbArgs) -> anyhow::Result<()> {
     match &args.command {
         FdbCommand::Show { vni, daemon, output } => {
-            let request = Request::FdbShow { vni: vni.map(|vni| vni.get()) };
+            let request = Request::FdbShow { vni: vni.map(|vni| vni.get()), macs: Vec::new() };
             let fdb: Fdb = client::ask(&daemon.socket()?, &request)?;
             print(&if output.json { serde_json::to_string_pretty(&fdb)? } else { screen(&fdb) })
         }

@@ -212,7 +212,7 @@ fn write_paths(text: &mut String, paths: &[PathStatus]) -> std::fmt::Result {
 }
 
 fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> std::fmt::Result {
-    let OverlayStatus { vni, port, netns, bridge, vxlan, mtu, containers, remotes, paths } = overlay;
+    let OverlayStatus { vni, port, netns, bridge, vxlan, mtu, containers, remotes, paths, .. } = overlay;
     let mtu = mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     writeln!(text, "\noverlay {vni} on port {port}: {bridge} and {vxlan} in {netns}{mtu}")?;
     writeln!(
@@ -310,6 +310,7 @@ mod tests {
                 bridge: "br0".into(),
                 vxlan: "vxlan1".into(),
                 mtu: Some(1450),
+                udp_checksum: false,
                 containers: vec![container],
                 remotes: RemoteCounts { static_: 1, on_miss: 0, added: 0 },
                 paths: vec![PathStatus {

@@ -48,7 +48,8 @@ pub fn trace(args: &TraceArgs) -> anyhow::Result<()> {
     let socket = args.daemon.socket()?;
     let vni = args.segment.vni.get();
     let status: Status = client::ask(&socket, &Request::Status)?;
-    let fdb: Fdb = client::ask(&socket, &Request::FdbShow { vni: Some(vni) })?;
+    let macs = vec![args.src, args.dst, MacAddr::ZERO];
+    let fdb: Fdb = client::ask(&socket, &Request::FdbShow { vni: Some(vni), macs })?;
     let meant = |overlay: &&OverlayStatus| {
         overlay.vni == vni && args.segment.port.is_none_or(|port| port == overlay.port)
     };
@@ -148,10 +149,11 @@ fn follow(
         },
     );
     let (arrives, fate) = if dst.is_multicast() {
-        (
-            true,
-            Fate::Passed("multicast", format!("{bridge} floods it, {vxlan} by its flood list or by proxy")),
-        )
+        let how = match from_tunnel {
+            Some(_) => format!("{bridge} floods it to its ports but {vxlan}"),
+            None => format!("{bridge} floods it, {vxlan} by its flood list or by proxy"),
+        };
+        (true, Fate::Passed("multicast", how))
     } else if let Some(container) = rows.container(dst).filter(|_| at != Some(vxlan.as_str())) {
         let there = container.attached;
         let to = format!("{} of {}", container.host_interface, container.attach);
@@ -163,8 +165,10 @@ fn follow(
             (true, Some(_)) => (true, Fate::Carried(format!("decapsulated and sent to {to}"))),
             (true, None) => (true, Fate::Passed("wrong_side", format!("{bridge} hands it to {to}"))),
         }
+    } else if from_tunnel.is_some() {
+        hairpin(rows, dst, at)
     } else {
-        remote(rows, dst, reach, &mut step)
+        remote(status, rows, dst, reach, &mut step)
     };
     let fate = match fate {
         Fate::Carried(how) if !known_source => Fate::Passed("unknown_source", how),
@@ -174,7 +178,12 @@ fn follow(
         Fate::Carried(how) => (how.clone(), how),
         Fate::Passed(verdict, how) => (how, format!("passed to the kernel ({verdict})")),
     };
-    Trace { steps, arrives, kernel, userspace: engines.clone(), inkernel: engines, now }
+    let inkernel = if status.underlay.local.is_ipv6() || rows.overlay.udp_checksum {
+        "does not take this overlay: it computes no outer UDP checksums".to_owned()
+    } else {
+        engines.clone()
+    };
+    Trace { steps, arrives, kernel, userspace: engines, inkernel, now }
 }
 
 enum Fate {
@@ -184,8 +193,21 @@ enum Fate {
     Passed(&'static str, String),
 }
 
+/// The way of a frame that came out of the tunnel and is for no container of this host: not into it again.
+fn hairpin(rows: &Rows<'_>, dst: MacAddr, at: Option<&str>) -> (bool, Fate) {
+    let OverlayStatus { bridge, vxlan, .. } = rows.overlay;
+    let how = if at == Some(vxlan.as_str()) {
+        format!("{bridge} drops it: it came by {vxlan} and would leave by it (split horizon)")
+    } else {
+        format!("{bridge} floods it to its ports but {vxlan}, by which it came (split horizon)")
+    };
+    let known = rows.vtep(dst).is_some();
+    (false, Fate::Passed(if known { "wrong_side" } else { "unknown_destination" }, how))
+}
+
 /// The way of a frame to another host.
 fn remote(
+    status: &Status,
     rows: &Rows<'_>,
     dst: MacAddr,
     reach: Option<(IpAddr, Reach)>,
@@ -216,12 +238,16 @@ fn remote(
         step("route", format!("no route leads to {vtep}"));
         return (false, Fate::Passed("unresolved_vtep", format!("{vxlan} drops it: no route to {vtep}")));
     };
+    let narrow = mtu.zip(status.underlay.mtu).is_some_and(|(route, device)| route < device);
     let mtu = mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     step("route", format!("{vtep} by {next_hop} on {device}{mtu}"));
     match mac {
         Some(mac) => {
             step("neighbour", format!("{next_hop} is {mac}"));
-            (true, Fate::Carried(format!("encapsulated and sent to VTEP {vtep} by {device}")))
+            let how = format!("encapsulated and sent to VTEP {vtep} by {device}");
+            // As `engine::compile` admits VTEPs.
+            let carried = device == status.underlay.device && !narrow;
+            (true, if carried { Fate::Carried(how) } else { Fate::Passed("unresolved_vtep", how) })
         }
         None if trouble.is_some() => {
             step("neighbour", format!("{next_hop} does not answer on {device}"));

@@ -328,7 +328,7 @@ impl Daemon {
             Change::Write(client, segment, rows) => Job::Write(client, segment, rows),
             Change::Remove(client, segment, rows) => Job::Remove(client, segment, rows),
             Change::Forget(client, segment, mac) => Job::Forget(client, segment, mac),
-            Change::Show(client, segments) => Job::Show(client, segments),
+            Change::Show(client, segments, macs) => Job::Show(client, segments, macs),
             Change::Status(client, mut status) => {
                 let (pilot, meter) = (Arc::clone(&self.pilot), Arc::clone(&self.meter));
                 status.metrics = self.metrics.as_ref().map(|endpoint| endpoint.status());

@@ -32,8 +32,8 @@ pub(crate) enum Job {
     Remove(Client, Segment, Vec<Row>),
     /// Remove what the kernel learned about a MAC for a client.
     Forget(Client, Segment, MacAddr),
-    /// Read rows for a client.
-    Show(Client, Vec<Segment>),
+    /// Read rows for a client, of these MACs or of all.
+    Show(Client, Vec<Segment>, Vec<MacAddr>),
 }
 
 /// Who carries it out.
@@ -91,7 +91,7 @@ impl Worker {
             Job::Write(client, segment, rows) => Event::Written(client, self.install(segment, &rows).await),
             Job::Remove(client, segment, rows) => Event::Written(client, self.remove(segment, &rows).await),
             Job::Forget(client, segment, mac) => Event::Written(client, self.forget(segment, mac).await),
-            Job::Show(client, segments) => Event::Shown(client, self.show(&segments).await),
+            Job::Show(client, segments, macs) => Event::Shown(client, self.show(&segments, &macs).await),
         }
     }
 
@@ -161,10 +161,14 @@ impl Worker {
         self.remove(segment, &learned).await
     }
 
-    async fn show(&mut self, segments: &[Segment]) -> Result<Vec<SeenRow>, String> {
+    async fn show(&mut self, segments: &[Segment], macs: &[MacAddr]) -> Result<Vec<SeenRow>, String> {
         let mut seen = Vec::new();
+        let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
+        let wanted =
+            |(row, _): &SeenRow| macs.is_empty() || row.mac.as_ref().is_some_and(|mac| macs.contains(mac));
         for segment in segments {
-            seen.extend(rows::read(&self.overlay(*segment)?).await.map_err(|error| error.to_string())?);
+            let rows = rows::read(&self.overlay(*segment)?).await.map_err(|error| error.to_string())?;
+            seen.extend(rows.into_iter().filter(wanted));
         }
         Ok(seen)
     }

@@ -102,8 +102,14 @@ pub async fn examine(loaded: &Loaded, host: &Netns) -> anyhow::Result<Vec<Findin
             None
         }
     };
-    let rows: Option<Fdb> =
-        status.as_ref().and_then(|_| client::ask(socket, &Request::FdbShow { vni: None }).ok());
+    let rows: Option<Fdb> = status
+        .as_ref()
+        .and_then(|_| client::ask(socket, &Request::FdbShow { vni: None, macs: Vec::new() }).ok());
+    if let Some(more) = rows.as_ref().map(|rows| rows.more).filter(|more| *more > 0) {
+        let why = "a MAC that is elsewhere, or a VTEP that is not reached, may be among them";
+        let what = format!("{more} rows more than an answer holds were not looked at");
+        findings.push(Finding::new(Severity::Fine, what, why));
+    }
     let facts = match preflight::check(loaded, host).await {
         Ok(facts) => Some(facts),
         Err(PreflightError::Unfit(error)) => {

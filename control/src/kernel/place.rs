@@ -93,6 +93,27 @@ impl fmt::Display for LinkAt {
     }
 }
 
+/// Serde of lists of values that print and parse as text.
+pub(crate) mod as_texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let words = Vec::<String>::deserialize(from)?;
+        words.iter().map(|word| word.parse().map_err(de::Error::custom)).collect()
+    }
+}
+
 /// Serde of values that print and parse as text.
 pub(crate) mod as_text {
     use std::fmt::Display;

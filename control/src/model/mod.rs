@@ -119,8 +119,8 @@ pub enum Change {
     Remove(Client, Segment, Vec<Row>),
     /// Remove what the kernel learned about a MAC for a client, and report [`Event::Written`].
     Forget(Client, Segment, MacAddr),
-    /// Read rows for a client, and report [`Event::Shown`].
-    Show(Client, Vec<Segment>),
+    /// Read rows for a client, of these MACs or of all, and report [`Event::Shown`].
+    Show(Client, Vec<Segment>, Vec<MacAddr>),
     /// Note on disk what `fdb add` and `fdb del` did, so that a later daemon knows.
     Note(remembered::Note),
     /// Answer a client with this, once what is known of the modes has been added.

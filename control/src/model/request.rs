@@ -47,7 +47,7 @@ pub(super) fn ask(
             Ok(())
         }
         Request::Capture(wanted) => capture(state, client, wanted, changes),
-        Request::FdbShow { vni } => show(state, client, vni, changes),
+        Request::FdbShow { vni, macs } => show(state, client, vni, macs, changes),
         Request::FdbAdd(station) => add(state, now, client, station, changes),
         Request::FdbDel { vni, port, mac } => delete(state, client, vni, port, mac, changes),
         Request::Down => {
@@ -91,13 +91,19 @@ fn capture(state: &State, client: Client, wanted: Wanted, changes: &mut Vec<Chan
     Ok(())
 }
 
-fn show(state: &State, client: Client, vni: Option<u32>, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+fn show(
+    state: &State,
+    client: Client,
+    vni: Option<u32>,
+    macs: Vec<MacAddr>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Refusal> {
     let wanted = |overlay: &&Overlay| vni.is_none_or(|vni| overlay.vni.get() == vni);
     let segments: Vec<_> = state.config.overlays.iter().filter(wanted).map(Segment::of).collect();
     if let (Some(vni), true) = (vni, segments.is_empty()) {
         overlay(state, vni, None)?;
     }
-    changes.push(Change::Show(client, segments));
+    changes.push(Change::Show(client, segments, macs));
     Ok(())
 }
 

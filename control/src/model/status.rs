@@ -58,6 +58,7 @@ fn overlay(state: &State, spec: &Overlay) -> OverlayStatus {
         bridge: spec.bridge.to_string(),
         vxlan: spec.vxlan.to_string(),
         mtu: spec.mtu.or(state.seen.underlay_mtu.map(over)),
+        udp_checksum: spec.udp_checksum,
         containers: containers.collect(),
         remotes: RemoteCounts {
             static_: count(Install::Static),

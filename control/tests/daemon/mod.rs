@@ -99,7 +99,9 @@ impl Daemon {
     }
 
     pub(crate) fn rows(&self) -> Vec<RowStatus> {
-        client::ask::<Fdb>(&self.socket, &Request::FdbShow { vni: None }).expect("rows").rows
+        client::ask::<Fdb>(&self.socket, &Request::FdbShow { vni: None, macs: Vec::new() })
+            .expect("rows")
+            .rows
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
