@@ -45,6 +45,12 @@ fn everything_crosses(name: &str, modes: [Mode; 2], both: bool) {
         let ((c1, address1), (c2, address2)) = (segment.place(lab, 0)?, segment.place(lab, 1)?);
         let devices = lab.h1().status()?["modes"]["engine"]["devices"].take();
         ensure!(devices[0]["regime"] == "driver", "{devices}");
+        let status = lab.h1().vxdp(&["status"])?.success()?;
+        let row = |device: &str| status.lines().find(|line| line.trim_start().starts_with(device));
+        let copies_not = |row: &str| row.contains("driver") && row.contains("none");
+        ensure!(["eth0", "veth2"].iter().all(|device| row(device).is_some_and(copies_not)), "{status}");
+        let captured = lab.h1().vxdp(&["capture", "--write", "/dev/null", "--seconds", "1"])?;
+        ensure!(captured.stderr.contains("before packet sockets see them"), "{}", captured.stderr);
         let before = carried(lab.h1())?;
         Ping::new(address2).payload(1422).dont_fragment().expect_all(&c1)?;
         Ping::new(address1).payload(1422).dont_fragment().expect_all(&c2)?;

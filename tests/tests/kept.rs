@@ -36,12 +36,14 @@ fn the_program_of_a_device_that_detaching_resets_is_kept_over_a_restart_until_do
         first.stop()?;
         ensure!(program(host, "tap0")? == Some(attached), "the program did not stay");
         ensure!(program(&host.netns("overlay"), "veth2")?.is_none(), "the port's program stayed");
+        let path = config.to_str().context("not UTF-8")?;
+        let advice = host.vxdp(&["doctor", "--config", path])?.stdout;
+        ensure!(advice.contains("tap0") && !advice.contains("another XDP program"), "{advice}");
         let second = host.start_vxdp(&config, Mode::Xdp)?;
         let taken_over = program(host, "tap0")?.context("no program on tap0")?;
         ensure!(taken_over != attached, "the old program is still at work");
         second.kill()?;
         ensure!(program(host, "tap0")? == Some(taken_over), "the program did not survive its process");
-        let path = config.to_str().context("not UTF-8")?;
         host.vxdp(&["down", "--config", path])?.success()?;
         wait_until("the program is gone", Duration::from_secs(5), || Ok(program(host, "tap0")?.is_none()))
     });
