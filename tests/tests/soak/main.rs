@@ -21,7 +21,7 @@ use traffic::Traffic;
 /// The first quarter of the rounds warms up, the last one is compared with it.
 const FEWEST_ROUNDS: u32 = 2;
 
-/// How much the resident memory of a daemon may grow from the end of the first round on, in bytes.
+/// How much more resident memory the last round may end with than the largest of the first quarter, in bytes.
 ///
 /// What a round leaves behind for good would be there many times over in the long run; the allocator's
 /// own leftovers come to less than this.
