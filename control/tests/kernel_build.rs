@@ -209,6 +209,7 @@ fn an_ipv6_underlay_carries_ipv6_inside() {
             )],
             remotes: vec![remote("02:42:0a:00:00:03", &["10.0.0.3", "2001:db8::3"], "2001:db8:10::22")],
             flood: vec![ip("2001:db8:10::22")],
+            udp_checksum: true,
             ..overlay(42)
         };
         let desired = || host.desired_over("2001:db8:10::21", slice::from_ref(&spec));
@@ -243,6 +244,22 @@ fn an_ipv6_underlay_carries_ipv6_inside() {
             "{tentative}"
         );
         assert_eq!(host.kernel().await.reconcile(&desired()).await.expect("fine").steps, []);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn over_ipv6_the_outer_checksum_is_as_configured_and_a_missing_one_is_accepted() {
+    on_a_host(async |host| {
+        for udp_checksum in [true, false, true] {
+            let spec = Overlay { udp_checksum, remotes: Vec::new(), ..overlay(42) };
+            let desired = || host.desired_over("2001:db8:10::21", slice::from_ref(&spec));
+            host.kernel().await.reconcile(&desired()).await.expect("built");
+            let data = &link("overlay", "vxlan1")["linkinfo"]["info_data"];
+            assert_eq!(data["udp_zero_csum6_tx"], !udp_checksum, "{data}");
+            assert_eq!(data["udp_zero_csum6_rx"], true, "{data}");
+            assert_eq!(host.kernel().await.reconcile(&desired()).await.expect("fine").steps, []);
+        }
     });
 }
 

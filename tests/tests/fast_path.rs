@@ -1,6 +1,6 @@
 //! Every pairing of modes carries the same traffic, with the veths as the kernel makes them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -165,6 +165,48 @@ fn an_ipv6_underlay_is_left_to_the_kernel_by_the_inkernel_engine() {
 fn an_ipv6_underlay_carries_everything_in_every_pairing() {
     for modes in [[Mode::Xdp, Mode::Xdp], [Mode::Xdp, Mode::Kernel], [Mode::Kernel, Mode::Xdp]] {
         pairing("par-six", modes, over_ipv6(), |hosts| carries_everything(hosts, modes, 1430));
+    }
+}
+
+/// Every tunnel packet of a ping that comes from a VTEP in `without` has no outer UDP checksum, and the others do.
+fn checksums_are_as_configured(hosts: &TwoHosts, without: &[IpAddr]) -> Result<()> {
+    let [(c1, _), (_, address2)] = hosts.containers()?;
+    let (place, device) = hosts.lab().wire();
+    let wire = Capture::start(place, device)?;
+    Ping::new(address2).count(3).expect_all(&c1)?;
+    let frames = wire.stop()?;
+    let outer = frames.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
+    let echo = outer.filter(|outer| describe(&outer.inner).contains("ICMP echo")).collect::<Vec<_>>();
+    ensure!(echo.len() >= 6, "{} packets of the ping captured", echo.len());
+    for packet in echo {
+        let none = without.contains(&packet.addresses.0);
+        ensure!((packet.udp_checksum == 0) == none, "{}", packet.lines());
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn over_ipv6_no_outer_checksum_is_sent_where_it_is_configured_away_and_none_is_asked_for() {
+    let vteps = ["fd00:10::21", "fd00:10::22"].map(|vtep| vtep.parse::<IpAddr>().expect("an address"));
+    let [kernel, xdp, inkernel] = [Mode::Kernel, Mode::Xdp, Mode::InKernel];
+    // The modes, who carries, and how many of the hosts send none.
+    let cases = [
+        ([kernel, kernel], [kernel, kernel], 2),
+        ([xdp, xdp], [xdp, xdp], 2),
+        ([xdp, kernel], [xdp, kernel], 1),
+        ([kernel, xdp], [kernel, xdp], 1),
+        ([inkernel, inkernel], [kernel, kernel], 2),
+    ];
+    for (modes, carriers, number) in cases {
+        let mut configs = over_ipv6();
+        for config in &mut configs[..number] {
+            *config = config.replace("vni = 42", "vni = 42\nudp_checksum = false");
+        }
+        pairing("par-none", modes, configs, |hosts| {
+            carries_everything(hosts, carriers, 1430)?;
+            checksums_are_as_configured(hosts, &vteps[..number])
+        });
     }
 }
 

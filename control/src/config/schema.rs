@@ -84,7 +84,8 @@ pub(super) const DATAPLANE: Section = Section {
             "`\"auto\"`, `\"userspace\"` or `\"inkernel\"`",
             Value("\"userspace\""),
             "Who carries frames in xdp mode: workers over AF_XDP, or the BPF programs themselves; `auto` takes \
-             workers where the NIC offers zero-copy or outer UDP checksums are computed. `--engine` wins.",
+             workers where the NIC offers zero-copy, outer UDP checksums are computed, or the underlay is IPv6. \
+             `--engine` wins.",
         ),
         key(
             "hook",
@@ -191,7 +192,7 @@ pub(super) const OVERLAY: Section = Section {
             "udp_checksum",
             "boolean",
             Derived("`false` over IPv4, `true` over IPv6"),
-            "Whether the outer UDP checksum is computed.",
+            "Whether the outer UDP checksum is computed; one that is zero is accepted in either case.",
         ),
         key(
             "source_ports",

@@ -93,7 +93,7 @@ pub struct Overlay {
     pub tos: Tos,
     /// Outer don't-fragment bit.
     pub df: Df,
-    /// Whether the outer UDP checksum is computed; by default over IPv6 only.
+    /// Whether the outer UDP checksum is computed, by default over IPv6 only; a missing one is always accepted.
     pub udp_checksum: bool,
     /// First and last outer UDP source port, the first one smaller.
     pub source_ports: (u16, u16),

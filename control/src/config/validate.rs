@@ -31,7 +31,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
 }
 
 /// A NIC takes one XDP program, so with `hook = "xdp"` all overlays of the host have one engine. What `auto` comes
-/// to is known beforehand only where outer UDP checksums are computed.
+/// to is known beforehand only where outer UDP checksums are computed or the underlay is IPv6.
 fn one_engine_at_xdp(draft: &Draft, problems: &mut Problems) {
     let Dataplane { mode, engine, hook, .. } = draft.dataplane;
     if hook != Hook::Xdp {

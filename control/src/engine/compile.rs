@@ -63,8 +63,8 @@ pub struct Compiled {
     pub after: Vec<MapWrite>,
 }
 
-/// The segment of an overlay of the configuration over an underlay with address `local`.
-pub fn overlay(overlay: &config::Overlay, local: IpAddr) -> Overlay {
+/// The segment of an overlay of the configuration.
+pub fn overlay(overlay: &config::Overlay) -> Overlay {
     let policy = Policy {
         ttl: match overlay.ttl {
             config::Ttl::Auto => Ttl::Auto,
@@ -80,13 +80,8 @@ pub fn overlay(overlay: &config::Overlay, local: IpAddr) -> Overlay {
             config::Df::Set => Df::Set,
             config::Df::Inherit => Df::Inherit,
         },
-        // As the kernel's device is made (`kernel::vxlan`): over IPv6 it is always there, and a missing one
-        // is accepted.
-        udp_checksum: if overlay.udp_checksum || local.is_ipv6() {
-            UdpChecksum::Computed
-        } else {
-            UdpChecksum::Zero
-        },
+        udp_checksum: if overlay.udp_checksum { UdpChecksum::Computed } else { UdpChecksum::Zero },
+        // As the kernel's device is made (`kernel::vxlan`).
         zero_udp6: ZeroUdp6::Accept,
         source_ports: PortRange::new(overlay.source_ports.0, overlay.source_ports.1),
     };

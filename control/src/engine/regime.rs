@@ -52,7 +52,10 @@ pub async fn nic_features(host: &Netns, device: &str) -> Option<NicFeatures> {
 
 /// The engine for an overlay that leaves it open, and why.
 pub fn choose(config: &Config, overlay: &Overlay, offer: ZeroCopyOffer) -> (Kind, &'static str) {
-    if config.underlay.local.is_ipv6() || overlay.udp_checksum {
+    if config.underlay.local.is_ipv6() {
+        return (Kind::Userspace, "it carries over IPv6");
+    }
+    if overlay.udp_checksum {
         return (Kind::Userspace, "it computes outer UDP checksums");
     }
     match (settings::zero_copy(config), offer) {

@@ -99,7 +99,7 @@ impl Live {
         self.maps.set_tunnel_ports(config.overlays.iter().map(|overlay| overlay.port))?;
         let mut segments = Vec::new();
         for (id, overlay) in overlays(&config) {
-            segments.push(TableChange::Overlay(id, Some(compile::overlay(overlay, config.underlay.local))));
+            segments.push(TableChange::Overlay(id, Some(compile::overlay(overlay))));
             let enabled = self.enabled[usize::from(id.get())];
             self.maps.set_overlay(overlay.vni, overlay.port, id, enabled)?;
         }

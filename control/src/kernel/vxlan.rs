@@ -103,8 +103,8 @@ pub(super) enum Remedy {
 impl Vxlan {
     /// The device that `spec` asks for.
     ///
-    /// Over IPv6 the outer UDP checksum is always computed and a missing one always accepted, as the
-    /// kernel does unless told otherwise and RFC 6935 recommends: `udp_checksum` is about IPv4.
+    /// Over IPv6 a missing outer UDP checksum is accepted whatever we send: the peer decides for itself
+    /// whether it computes one, and RFC 7348 asks receivers to take zero (RFC 6936 has the conditions).
     pub fn of(spec: &Overlay, local: IpAddr) -> Self {
         let (ttl, ttl_inherit) = match spec.ttl {
             Ttl::Auto => (0, false),
@@ -129,7 +129,7 @@ impl Vxlan {
             l2miss: spec.l2miss,
             l3miss: spec.l3miss,
             udp_checksum: spec.udp_checksum,
-            zero_checksum6_tx: false,
+            zero_checksum6_tx: local.is_ipv6() && !spec.udp_checksum,
             zero_checksum6_rx: local.is_ipv6(),
             source_ports: spec.source_ports,
         }

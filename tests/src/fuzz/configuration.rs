@@ -36,7 +36,7 @@ fn accepted(loaded: &Loaded) {
     let overlays = ids.zip(&config.overlays);
     let mut changes = Vec::new();
     for (id, overlay) in overlays {
-        changes.push(Change::Overlay(id, Some(compile::overlay(overlay, local))));
+        changes.push(Change::Overlay(id, Some(compile::overlay(overlay))));
         let macs = overlay.remotes.iter().map(|remote| remote.mac);
         let macs = macs.chain(overlay.containers.iter().map(|container| container.mac));
         changes.extend(macs.map(|mac| Change::Remote { overlay: id, mac, vtep: None }));

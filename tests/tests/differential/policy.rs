@@ -12,7 +12,7 @@ pub(crate) struct Policy {
     pub(crate) netns: &'static str,
     pub(crate) container: &'static str,
     settings: &'static [&'static str],
-    /// Whether an IPv4 underlay gets UDP checksums; an IPv6 one always does.
+    /// Whether an IPv4 underlay gets UDP checksums; an IPv6 one does by default.
     pub(crate) udp_checksum: bool,
 }
 
