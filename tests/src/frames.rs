@@ -1,12 +1,17 @@
 //! How many frames each path of a host has carried.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::daemon::Mode;
 use crate::host::Host;
+use crate::lab::Lab;
+use crate::ping::Ping;
+use crate::place::Place;
 use crate::wait::wait_until;
 
 /// Frames by the path that carried them.
@@ -68,5 +73,20 @@ impl Host {
             let number = |name: &str| engine[name].as_u64().unwrap_or(0);
             Ok(number("remotes") > 0 && number("vteps") > 0 && number("vteps") == number("vteps_resolved"))
         })
+    }
+}
+
+impl Lab {
+    /// Pings from `from` to `address` until the fast path of every host that has one by `modes`, in their order, has
+    /// put some of it into tunnels; nothing is sent if none has.
+    pub fn expect_fast_path(&self, modes: &[Mode], from: &Place, address: impl Into<IpAddr>) -> Result<()> {
+        let fast = self.hosts().iter().zip(modes).filter(|(_, mode)| mode.is_fast());
+        let mut fast = fast.map(|(host, _)| host).peekable();
+        if fast.peek().is_none() {
+            return Ok(());
+        }
+        let running = Ping::new(address).interval(Duration::from_millis(20)).start(from)?;
+        fast.try_for_each(|host| host.wait_for_userspace(3))?;
+        running.stop().map(drop)
     }
 }

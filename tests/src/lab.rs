@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use crate::daemon::Mode;
 use crate::host::{self, Host};
 use crate::place::Place;
 use crate::report;
@@ -219,6 +220,15 @@ impl Drop for Lab {
 /// the lab reports its state.
 pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) {
     Lab::builder(name).run(steps);
+}
+
+/// Runs `steps` as [`scenario`] does, first without a fast path and then with one: in a lab of its own for kernel
+/// mode on both hosts, and for xdp mode. The wire ([`Lab::wire`]) can be captured in both.
+pub fn in_each_mode(name: &str, steps: impl Fn(&Lab, [Mode; 2]) -> Result<()>) {
+    for mode in [Mode::Kernel, Mode::Xdp] {
+        let steps = |lab: &Lab| steps(lab, [mode; 2]).with_context(|| format!("in {} mode", mode.as_str()));
+        Lab::builder(name).switched().run(steps);
+    }
 }
 
 /// A lab that outlived the process that made it.

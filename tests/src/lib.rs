@@ -44,7 +44,7 @@ pub use docker::{DockerContainer, Engine, KeptEngine, Lifetime};
 pub use frames::{Directions, Frames};
 pub use host::Host;
 pub use inject::{Injector, Offload, Segments};
-pub use lab::{Kept, KeptHost, Lab, LabBuilder, scenario};
+pub use lab::{Kept, KeptHost, Lab, LabBuilder, in_each_mode, scenario};
 pub use leftover::Before;
 pub use ovs::{Ovs, OvsHosts, OvsPorts};
 pub use page::Transcript;

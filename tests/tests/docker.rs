@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use vxdp_lab::{Attachment, Lifetime, Mode, Ping, TwoHosts, wait_until};
 
-fn scenario_with_docker(two_hosts: &TwoHosts) -> Result<()> {
+fn scenario_with_docker(two_hosts: &TwoHosts, mode: Mode) -> Result<()> {
     let [(c1, address1), (c2, address2)] = two_hosts.containers()?;
     Ping::new(address2).expect_all(&c1)?;
     Ping::new(address1).expect_all(&c2)?;
@@ -21,15 +21,17 @@ fn scenario_with_docker(two_hosts: &TwoHosts) -> Result<()> {
         Ok(Ping::new(address2).count(1).run(&c1).is_ok_and(|pinged| pinged.received == 1))
     })?;
     Ping::new(address1).expect_all(&c2)?;
-    Ok(())
+    two_hosts.lab().expect_fast_path(&[mode; 2], &c1, address2)
 }
 
 #[test]
 #[ignore = "needs root"]
 fn two_docker_containers_reach_each_other_and_a_restart_reconnects() {
-    let built = TwoHosts::build("docker", Attachment::Docker, Mode::Kernel, Lifetime::Bound);
-    let two_hosts = built.unwrap_or_else(|error| panic!("{error:#}"));
-    if let Err(error) = scenario_with_docker(&two_hosts) {
-        panic!("{error:#}");
+    for mode in [Mode::Kernel, Mode::Xdp] {
+        let built = TwoHosts::build("docker", Attachment::Docker, mode, Lifetime::Bound);
+        let two_hosts = built.unwrap_or_else(|error| panic!("{error:#}"));
+        if let Err(error) = scenario_with_docker(&two_hosts, mode) {
+            panic!("in {} mode: {error:#}", mode.as_str());
+        }
     }
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
 use vxdp_lab::{
-    Capture, Family, Host, Injector, Lab, Mode, Ping, Place, Segment, deploy, scenario, wait_until,
+    Capture, Family, Host, Injector, Lab, Mode, Ping, Place, Segment, deploy, in_each_mode, wait_until,
 };
-
-const KERNEL: [Mode; 2] = [Mode::Kernel; 2];
 
 /// Misses in the storm, each of another MAC.
 const STORM: u32 = 100_000;
@@ -43,7 +41,8 @@ fn on_miss(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
         let rows = format!("{}{}", fdb(host)?, neighbours(host)?);
         ensure!(!rows.contains("02:42:0a:00:00:0"), "{} was provisioned at the start:\n{rows}", host.name());
     }
-    let wire = Capture::start(lab.h1(), "eth0")?;
+    let (place, device) = lab.wire();
+    let wire = Capture::start(place, device)?;
     reach(&c1, address)?;
     ensure!(neighbours(lab.h1())?.contains("10.0.0.3 lladdr 02:42:0a:00:00:03"), "no ARP row on h1");
     ensure!(fdb(lab.h1())?.contains("02:42:0a:00:00:03 dst 192.168.10.22"), "no FDB row on h1");
@@ -54,13 +53,13 @@ fn on_miss(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     ensure!(unknown.received == 0, "an address that nobody has answers");
     ensure!(!neighbours(lab.h1())?.contains("10.0.0.99 lladdr"), "an unknown address got a row");
     ensure!(wire.stop()?.len() >= 6, "the pings were not captured");
-    Ok(())
+    lab.expect_fast_path(&modes, &c1, address)
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_remote_is_installed_when_the_kernel_misses_it() {
-    scenario("on-miss", |lab| on_miss(lab, KERNEL));
+    in_each_mode("on-miss", on_miss);
 }
 
 fn missed_row_comes_back(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
@@ -69,16 +68,18 @@ fn missed_row_comes_back(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     let (c1, _) = segment.place(lab, 0)?;
     let (_, address) = segment.place(lab, 1)?;
     reach(&c1, address)?;
+    lab.expect_fast_path(&modes, &c1, address)?;
     // The container still knows the MAC, so only l2miss can bring the FDB row back.
     let overlay = lab.h1().netns("overlay");
     overlay.exec(["bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "vxlan1", "self"])?;
-    reach(&c1, address)
+    reach(&c1, address)?;
+    lab.expect_fast_path(&modes, &c1, address)
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_lost_row_of_an_on_miss_remote_is_written_again_by_l2miss_alone() {
-    scenario("l2miss", |lab| missed_row_comes_back(lab, KERNEL));
+    in_each_mode("l2miss", missed_row_comes_back);
 }
 
 /// A frame from the first container to a MAC and an address that nobody has.
@@ -113,11 +114,12 @@ fn storm(lab: &Lab, modes: [Mode; 2]) -> Result<()> {
     ensure!(!rows.contains("02:66:"), "rows for MACs that nobody has:\n{rows}");
     // And it still does its work.
     lab.h1().netns("overlay").exec(["bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "vxlan1", "self"])?;
-    reach(&c1, address)
+    reach(&c1, address)?;
+    lab.expect_fast_path(&modes, &c1, address)
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_storm_of_misses_for_unknown_addresses_neither_grows_memory_nor_starves_the_rest() {
-    scenario("storm", |lab| storm(lab, KERNEL));
+    in_each_mode("storm", storm);
 }

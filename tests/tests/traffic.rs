@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use vxdp_lab::{
-    Capture, Family, Frame, Lab, Mode, Outer, Ping, Segment, VXLAN_PORT, deploy, describe, scenario,
-    tcp_transfer, udp_exchange,
+    Capture, Family, Frame, Lab, Mode, Outer, Ping, Segment, VXLAN_PORT, deploy, describe, in_each_mode,
+    tcp_transfer, udp_exchange, wait_until,
 };
-
-const KERNEL: [Mode; 2] = [Mode::Kernel; 2];
 
 /// Bytes of a bulk transfer: hundreds of segments after segmentation, a fraction of a second.
 const BULK: usize = 8 << 20;
 
 /// Ping, TCP and UDP between two containers, both ways, with all offloads as veths have them.
-fn traffic_crosses(name: &str, family: Family, segment: &Segment, modes: [Mode; 2]) {
-    scenario(name, |lab| {
+fn traffic_crosses(name: &str, family: Family, segment: &Segment) {
+    in_each_mode(name, |lab, modes| {
         let _daemons = deploy(lab, family, std::slice::from_ref(segment), &modes)?;
         let (c1, address1) = segment.place(lab, 0)?;
         let (c2, address2) = segment.place(lab, 1)?;
@@ -25,7 +23,7 @@ fn traffic_crosses(name: &str, family: Family, segment: &Segment, modes: [Mode; 
             tcp_transfer(from, to, address, BULK)?;
             udp_exchange(from, to, address, &[0, 1, 1000, 1300])?;
         }
-        Ok(())
+        lab.expect_fast_path(&modes, &c1, address2)
     });
 }
 
@@ -42,25 +40,25 @@ fn ipv6_segment() -> Segment {
 #[test]
 #[ignore = "needs root"]
 fn ping_tcp_and_udp_cross_both_ways() {
-    traffic_crosses("v4", Family::V4, &Segment::scenario(), KERNEL);
+    traffic_crosses("v4", Family::V4, &Segment::scenario());
 }
 
 #[test]
 #[ignore = "needs root"]
 fn ping_tcp_and_udp_cross_an_ipv6_underlay() {
-    traffic_crosses("v4-in-v6", Family::V6, &Segment::scenario(), KERNEL);
+    traffic_crosses("v4-in-v6", Family::V6, &Segment::scenario());
 }
 
 #[test]
 #[ignore = "needs root"]
 fn ping_tcp_and_udp_cross_with_ipv6_inside() {
-    traffic_crosses("v6-in-v4", Family::V4, &ipv6_segment(), KERNEL);
+    traffic_crosses("v6-in-v4", Family::V4, &ipv6_segment());
 }
 
 #[test]
 #[ignore = "needs root"]
 fn ping_tcp_and_udp_cross_with_ipv6_inside_and_outside() {
-    traffic_crosses("v6-in-v6", Family::V6, &ipv6_segment(), KERNEL);
+    traffic_crosses("v6-in-v6", Family::V6, &ipv6_segment());
 }
 
 /// The encapsulated frames among `frames`.
@@ -68,13 +66,16 @@ fn encapsulated(frames: &[Frame]) -> Vec<Outer> {
     frames.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT)).collect()
 }
 
-fn arp_is_answered_locally(modes: [Mode; 2]) {
-    scenario("arp", |lab| {
+#[test]
+#[ignore = "needs root"]
+fn arp_is_answered_locally_and_nothing_is_flooded() {
+    in_each_mode("arp", |lab, modes| {
         let segment = Segment::scenario();
         let _daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
         let (c1, address1) = segment.place(lab, 0)?;
         let (c2, address2) = segment.place(lab, 1)?;
-        let wire = Capture::start(lab.h1(), "eth0")?;
+        let (place, device) = lab.wire();
+        let wire = Capture::start(place, device)?;
         Ping::new(address2).expect_all(&c1)?;
         Ping::new(address1).expect_all(&c2)?;
         let neighbour = c1.exec(["ip", "neighbour", "show", "to", "10.0.0.3"])?;
@@ -94,14 +95,8 @@ fn arp_is_answered_locally(modes: [Mode; 2]) {
         });
         let strange = strange.collect::<Vec<_>>();
         ensure!(strange.is_empty(), "flooded through the tunnel: {strange:#?}");
-        Ok(())
+        lab.expect_fast_path(&modes, &c1, address2)
     });
-}
-
-#[test]
-#[ignore = "needs root"]
-fn arp_is_answered_locally_and_nothing_is_flooded() {
-    arp_is_answered_locally(KERNEL);
 }
 
 fn flood_list_reaches_every_vtep(modes: [Mode; 3]) {
@@ -126,17 +121,25 @@ fn flood_list_reaches_every_vtep(modes: [Mode; 3]) {
         let (source, _) = segment.place(&lab, from).unwrap();
         let (_, address) = segment.place(&lab, to).unwrap();
         Ping::new(address).expect_all(&source).unwrap();
+        // The third host has no part in the path of the others.
+        let mut involved = [Mode::Kernel; 3];
+        [from, to].into_iter().for_each(|index| involved[index] = modes[index]);
+        lab.expect_fast_path(&involved, &source, address).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_flood_list_reaches_every_vtep_and_the_rest_is_learned() {
-    flood_list_reaches_every_vtep([Mode::Kernel; 3]);
+    for modes in [[Mode::Kernel; 3], [Mode::Xdp; 3], [Mode::Xdp, Mode::Kernel, Mode::InKernel]] {
+        flood_list_reaches_every_vtep(modes);
+    }
 }
 
-fn equal_macs_stay_apart(modes: [Mode; 2]) {
-    scenario("equal-macs", |lab| {
+#[test]
+#[ignore = "needs root"]
+fn two_overlays_with_equal_macs_stay_apart() {
+    in_each_mode("equal-macs", |lab, modes| {
         let red = Segment::scenario();
         let blue = Segment::new(43)
             .netns("overlay43")
@@ -148,6 +151,7 @@ fn equal_macs_stay_apart(modes: [Mode; 2]) {
             let (near, _) = segment.place(lab, 0)?;
             let (_, address) = segment.place(lab, 1)?;
             Ping::new(address).expect_all(&near)?;
+            lab.expect_fast_path(&modes, &near, address)?;
         }
         // Each sees its own peer only: with one of them silent, nothing comes back in that segment.
         let (blue2, _) = segments[1].place(lab, 1)?;
@@ -163,12 +167,8 @@ fn equal_macs_stay_apart(modes: [Mode; 2]) {
 
 #[test]
 #[ignore = "needs root"]
-fn two_overlays_with_equal_macs_stay_apart() {
-    equal_macs_stay_apart(KERNEL);
-}
-
-fn several_containers(modes: [Mode; 2]) {
-    scenario("several", |lab| {
+fn several_containers_of_one_overlay_reach_each_other_and_the_gateway() {
+    in_each_mode("several", |lab, modes| {
         let segment = Segment::new(42)
             .setting("gateway = \"10.0.0.1/24\"")
             .member(1, "c1", "02:42:0a:00:00:02", "10.0.0.2/24")
@@ -184,23 +184,21 @@ fn several_containers(modes: [Mode; 2]) {
             }
             Ping::new([10, 0, 0, 1]).count(1).expect_all(&source)?;
         }
-        Ok(())
+        lab.expect_fast_path(&modes, &segment.place(lab, 0)?.0, segment.place(lab, 2)?.1)
     });
 }
 
 #[test]
 #[ignore = "needs root"]
-fn several_containers_of_one_overlay_reach_each_other_and_the_gateway() {
-    several_containers(KERNEL);
-}
-
-fn mtu(modes: [Mode; 2]) {
-    scenario("mtu", |lab| {
+fn a_packet_of_the_mtu_arrives_in_one_piece_and_a_larger_one_is_answered() {
+    in_each_mode("mtu", |lab, modes| {
         let segment = Segment::scenario();
         let _daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
         let (c1, _) = segment.place(lab, 0)?;
         let (_, address) = segment.place(lab, 1)?;
-        let wire = Capture::start(lab.h1(), "eth0")?;
+        lab.expect_fast_path(&modes, &c1, address)?;
+        let (place, device) = lab.wire();
+        let wire = Capture::start(place, device)?;
         // 20 bytes of IP and 8 of ICMP make it 1450.
         Ping::new(address).count(1).payload(1422).dont_fragment().expect_all(&c1)?;
         let frames = wire.stop()?;
@@ -212,14 +210,10 @@ fn mtu(modes: [Mode; 2]) {
         // The path narrows behind the container's back: the tunnel must answer in the path's stead.
         lab.h1().script("ip route change 192.168.10.0/24 dev eth0 src 192.168.10.21 mtu 1400")?;
         let words = ["ping", "-n", "-c1", "-W2", "-Mdo", "-s1422", "10.0.0.3"];
-        let answer = c1.run(words, Duration::from_secs(10))?.stdout;
-        ensure!(answer.contains("Frag needed and DF set (mtu = 1350)"), "{answer}");
-        Ok(())
+        // The fast path hears of the route a moment later.
+        wait_until("the tunnel answers", Duration::from_secs(10), || {
+            let answer = c1.run(words, Duration::from_secs(10))?.stdout;
+            Ok(answer.contains("Frag needed and DF set (mtu = 1350)"))
+        })
     });
-}
-
-#[test]
-#[ignore = "needs root"]
-fn a_packet_of_the_mtu_arrives_in_one_piece_and_a_larger_one_is_answered() {
-    mtu(KERNEL);
 }
