@@ -148,6 +148,8 @@ fn trace_knows_the_ways_of_a_frame_in_each_mode() {
                 Ok(serde_json::from_str(&host.vxdp(&words)?.success()?)?)
             };
             let (h1, h2) = (hosts.lab().h1(), hosts.lab().h2());
+            let rows = h1.vxdp(&["fdb", "show", "--mac", c2])?.success()?;
+            ensure!(rows.contains(c2) && rows.lines().skip(1).all(|row| row.contains(c2)), "{rows}");
             let sent = trace(h1, c1, c2)?;
             ensure!(sent["now"] == now && sent["arrives"] == true, "{sent}");
             ensure!(sent["userspace"].to_string().contains("encapsulated"), "{sent}");

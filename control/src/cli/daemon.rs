@@ -65,6 +65,9 @@ pub enum FdbCommand {
         /// Only this VNI. Example: --vni 42
         #[arg(long, value_parser = vni)]
         vni: Option<Vni>,
+        /// Only rows of this MAC; repeatable. Example: --mac 02:42:0a:00:00:03
+        #[arg(long)]
+        mac: Vec<MacAddr>,
         /// The daemon.
         #[command(flatten)]
         daemon: Daemon,

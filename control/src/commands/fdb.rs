@@ -17,8 +17,8 @@ use super::table::{Table, ago};
 /// When no daemon answers, or it refuses.
 pub fn fdb(args: &FdbArgs) -> anyhow::Result<()> {
     match &args.command {
-        FdbCommand::Show { vni, daemon, output } => {
-            let request = Request::FdbShow { vni: vni.map(|vni| vni.get()), macs: Vec::new() };
+        FdbCommand::Show { vni, mac, daemon, output } => {
+            let request = Request::FdbShow { vni: vni.map(|vni| vni.get()), macs: mac.clone() };
             let fdb: Fdb = client::ask(&daemon.socket()?, &request)?;
             print(&if output.json { serde_json::to_string_pretty(&fdb)? } else { screen(&fdb) })
         }
@@ -64,7 +64,7 @@ fn screen(fdb: &Fdb) -> String {
     }
     let mut text = table.to_string();
     if fdb.more > 0 {
-        text.push_str(&format!("\n… and {} more; see them all with `bridge fdb show`", fdb.more));
+        text.push_str(&format!("\n… and {} more; name those you mean with --mac", fdb.more));
     }
     text
 }
