@@ -124,21 +124,21 @@ impl Watch {
 
 /// Reads the messages of a datagram; what the parser does not know is left out.
 pub fn messages(datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
-    let payloads = payloads(datagram).into_iter();
-    let messages = payloads.filter_map(|payload| match payload {
+    let answers = answers(datagram).into_iter();
+    let messages = answers.filter_map(|answer| match answer.payload {
         NetlinkPayload::InnerMessage(message) => Some(message),
         _ => None,
     });
     messages.collect()
 }
 
-/// As [`messages`], with what netlink itself says: errors, and the end of a dump.
-pub(crate) fn payloads(mut datagram: &[u8]) -> Vec<NetlinkPayload<RouteNetlinkMessage>> {
+/// As [`messages`], with what netlink itself says: errors, the end of a dump, flags.
+pub(crate) fn answers(mut datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
     let mut found = Vec::new();
     while let Some(length) = datagram.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
         let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { break };
         if let Ok(message) = NetlinkMessage::deserialize(bytes) {
-            found.push(message.payload);
+            found.push(message);
         }
         // Messages are aligned to four bytes (`NLMSG_ALIGN`).
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();

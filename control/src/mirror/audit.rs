@@ -12,7 +12,7 @@ use vxdp_dataplane::OverlayId;
 use super::fact::Fact;
 use super::follow::{Failure, Follower};
 use super::message::Row;
-use super::reading::Reading;
+use super::reading::{Doubts, Reading};
 use super::work::Work;
 
 /// How often audits are.
@@ -39,11 +39,13 @@ pub(super) struct Audit {
     /// Namespaces that it has not read yet.
     namespaces: BTreeSet<usize>,
     reading: Option<Reading>,
+    doubts: Doubts,
 }
 
 impl Audit {
     pub(super) fn new(rhythm: Rhythm) -> Self {
-        Self { rhythm, at: Instant::now() + rhythm.every, namespaces: BTreeSet::new(), reading: None }
+        let at = Instant::now() + rhythm.every;
+        Self { rhythm, at, namespaces: BTreeSet::new(), reading: None, doubts: Doubts::default() }
     }
 
     /// The next audit, if reading everything took from `begun` until now.
@@ -65,7 +67,9 @@ impl Audit {
 
     /// A notification told of a row, which the reading may have passed already.
     pub(super) fn changed(&mut self, namespace: usize, overlay: OverlayId, row: &Row) {
-        if let Some((reading, mac)) = self.reading.as_mut().zip(row.mac())
+        let Some(mac) = row.mac() else { return };
+        self.doubts.told(overlay, mac);
+        if let Some(reading) = &mut self.reading
             && reading.namespace == namespace
             && !reading.changed(overlay, mac)
         {
@@ -108,6 +112,13 @@ impl Follower {
             self.take_rows(&mut reading, &rows);
             self.audit.reading = Some(reading);
             return Ok(());
+        }
+        if reading.is_torn() {
+            self.audit.give_up();
+            return Ok(());
+        }
+        if reading.keep_doubtful(&self.mirror, &mut self.audit.doubts) {
+            self.audit.namespaces.insert(reading.namespace);
         }
         let mut work = Work::default();
         reading.finish(&mut self.mirror, &mut work);

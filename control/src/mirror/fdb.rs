@@ -223,6 +223,17 @@ impl Fdb {
         self.learned = self.learned + learned(theirs) - learned(own);
     }
 
+    /// MACs with a row that `other` does not have.
+    pub fn lacking_in(&self, other: &Self) -> Vec<MacAddr> {
+        let lacks = |(mac, entry): (&MacAddr, &Entry)| {
+            let theirs = other.entries.get(mac).copied().unwrap_or_default();
+            let lacks_bridge = entry.bridge.is_some() && theirs.bridge.is_none();
+            let lacks_tunnel = entry.tunnel != Tunnel::None && theirs.tunnel == Tunnel::None;
+            (lacks_bridge || lacks_tunnel).then_some(*mac)
+        };
+        self.entries.iter().filter_map(lacks).collect()
+    }
+
     /// What changes for the fast path when this table takes the place of `old`.
     pub fn changes_since(&self, old: &Self) -> Vec<TargetChange> {
         let lost = old.targets().filter(|(mac, _)| self.target(*mac).is_none());
