@@ -256,3 +256,33 @@ async fn what_comes_while_an_audit_reads_is_told_at_once_and_not_taken_back_by_i
     }
     assert_eq!((tables.forgotten, tables.macs.len()), (0, STANDING as usize + usize::from(COMING)));
 }
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn an_audit_puts_right_what_no_notification_tells_and_counts_it() {
+    let host = overlay("drift");
+    // Without this, the kernel tells of every route over a next hop object that is replaced
+    // (Documentation/networking/ip-sysctl.rst).
+    let silence = || std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0");
+    host.netns().run(silence).unwrap();
+    for last in [1, 2] {
+        let hop = format!("192.168.10.{last} lladdr 02:00:00:00:00:0{last}");
+        host.ip(&format!("neigh replace {hop} dev eth0 nud reachable"));
+    }
+    host.ip("nexthop add id 1 via 192.168.10.1 dev eth0");
+    host.ip("route add 10.77.0.0/16 nhid 1");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 master static");
+    host.bridge("fdb add 02:42:0a:00:00:03 dev vxlan1 self dst 10.77.0.1");
+    let rhythm = Rhythm { every: Duration::from_millis(100), share: 0 };
+    let mut tables = Tables::follow_audited(&host, rhythm).await;
+    let through = |last: u8| {
+        let next_hop = MacAddr::new([2, 0, 0, 0, 0, last]);
+        move |t: &Tables| t.vteps.get(&ip("10.77.0.1")) == Some(&Resolution::Resolved { next_hop, mtu: None })
+    };
+    tables.until("routed", LIMIT, through(1)).await;
+    let before = tables.counters.read();
+    host.ip("nexthop replace id 1 via 192.168.10.2 dev eth0");
+    tables.until("audited", LIMIT, through(2)).await;
+    let after = tables.counters.read();
+    assert!(after.drift > before.drift, "{before:?} {after:?}");
+}
