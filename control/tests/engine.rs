@@ -236,3 +236,76 @@ async fn one_change_among_many_rows_is_published_in_milliseconds() {
     assert!(least < Duration::from_millis(100), "{took:?}");
     engine.stop().await;
 }
+
+/// Shortest time of ten until what `change` changes is published: whatever else the machine does, once in ten
+/// times it lets us work.
+async fn is_published_in_time(
+    engine: &Engine,
+    what: &str,
+    change: impl Fn(u8),
+    done: impl Fn(&EngineReport, u8) -> bool,
+) {
+    let mut took = Vec::new();
+    for turn in 0..10 {
+        change(turn);
+        let begun = Instant::now();
+        while !done(&engine.counters().read().expect("it lives"), turn) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what} {turn} is not published");
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    eprintln!("{what}: published after {:.1?} to {:.1?}", took[0], took[9]);
+    assert!(took[0] < Duration::from_millis(100), "{what}: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root"]
+async fn replaced_and_deleted_rows_next_hops_and_routes_are_published_in_time() {
+    let (one, _two) = two_hosts("kinds").await;
+    let row = |table: &str| one.overlay.bridge(&format!("fdb {table}"));
+    let mac = many(0);
+    row(&format!("add {mac} dev vxlan1 master static"));
+    let engine = one.engine(Kind::Userspace).await;
+    let resolved = |report: &EngineReport| report.vteps_resolved == 1 && report.remotes == 1;
+    carried(&engine, "resolved", resolved).await;
+    let next_hop = |report: &EngineReport, last: u8| {
+        let address = std::net::IpAddr::from([192, 168, 10, last]);
+        report.peers.iter().find(|peer| peer.address == address).map(|peer| peer.next_hop.clone())
+    };
+
+    let replace = |turn: u8| row(&format!("replace {mac} dev vxlan1 self dst 192.168.10.{}", 100 + turn));
+    is_published_in_time(&engine, "replaced row", replace, |r, turn| next_hop(r, 100 + turn).is_some()).await;
+
+    // The last of them is the VTEP whose next hop changes now.
+    let hop = |turn: u8| format!("02:00:00:00:01:{turn:02x}");
+    let neighbour = |turn: u8| {
+        let hop = hop(turn);
+        one.host.ip(&format!("neigh replace 192.168.10.109 lladdr {hop} dev eth0 nud reachable"));
+    };
+    let has_hop = |r: &EngineReport, turn: u8| next_hop(r, 109) == Some(Some(hop(turn)));
+    is_published_in_time(&engine, "MAC of a neighbour", neighbour, has_hop).await;
+
+    // By turns through the other host and by itself.
+    let route = |turn: u8| match turn % 2 {
+        0 => one.host.ip("route add 192.168.10.109/32 via 192.168.10.22"),
+        _ => one.host.ip("route del 192.168.10.109/32"),
+    };
+    let through = |r: &EngineReport, turn: u8| {
+        let other = next_hop(r, 22).flatten();
+        let wanted = if turn.is_multiple_of(2) { other } else { Some(hop(9)) };
+        wanted.is_some() && next_hop(r, 109).flatten() == wanted
+    };
+    is_published_in_time(&engine, "route", route, through).await;
+
+    for n in 1..=10 {
+        row(&format!("add {} dev vxlan1 master static", many(n)));
+        row(&format!("add {} dev vxlan1 self dst 192.168.10.22", many(n)));
+    }
+    carried(&engine, "ten more rows", |report| report.remotes == 12).await;
+    let delete = |turn: u8| row(&format!("del {} dev vxlan1 self", many(u32::from(turn) + 1)));
+    let gone = |r: &EngineReport, turn: u8| r.remotes == 11 - usize::from(turn);
+    is_published_in_time(&engine, "deleted row", delete, gone).await;
+    engine.stop().await;
+}
