@@ -99,9 +99,14 @@ impl Host {
         self.when_ready(self.spawn_vxdp(config, mode)?)
     }
 
+    /// As [`Self::start_vxdp`], in the modes that the configuration names.
+    pub fn start_vxdp_as_configured(&self, config: &Path) -> Result<Daemon> {
+        self.when_ready(self.spawn(config, None, &[])?)
+    }
+
     /// Starts `vxdp run --takeover` beside a daemon that runs, and waits until it says that it is ready.
     pub fn take_over_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
-        self.when_ready(self.spawn(config, mode, &["--takeover"])?)
+        self.when_ready(self.spawn(config, Some(mode), &["--takeover"])?)
     }
 
     fn when_ready(&self, (ready, mut daemon): (UnixDatagram, Daemon)) -> Result<Daemon> {
@@ -126,7 +131,7 @@ impl Host {
 
     /// Starts `vxdp run` without waiting; the socket receives what it tells the service manager.
     pub fn spawn_vxdp(&self, config: &Path, mode: Mode) -> Result<(UnixDatagram, Daemon)> {
-        self.spawn(config, mode, &[])
+        self.spawn(config, Some(mode), &[])
     }
 
     /// Starts `vxdp run` by a command of the caller's, and waits until it says that it is ready.
@@ -134,9 +139,12 @@ impl Host {
         self.when_ready(self.spawn_command(command)?)
     }
 
-    fn spawn(&self, config: &Path, mode: Mode, words: &[&str]) -> Result<(UnixDatagram, Daemon)> {
+    fn spawn(&self, config: &Path, mode: Option<Mode>, words: &[&str]) -> Result<(UnixDatagram, Daemon)> {
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
-        command.arg(config).arg("--mode").args(mode.words()).args(words);
+        command.arg(config).args(words);
+        if let Some(mode) = mode {
+            command.arg("--mode").args(mode.words());
+        }
         command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
         self.spawn_command(command)
     }

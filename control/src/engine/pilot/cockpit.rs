@@ -161,11 +161,14 @@ impl Cockpit {
         self.config.overlays.iter().zip(&self.asked).map(overlay).collect()
     }
 
-    /// Why an overlay that was asked into xdp mode by name is not there.
-    pub(super) fn missing(&self) -> Option<String> {
+    /// Why an overlay that was asked into xdp mode by name, of those with this VNI or of all, is not there.
+    pub(super) fn missing(&self, vni: Option<u32>) -> Option<String> {
         let missing = |overlay: &OverlayMode| overlay.asked == Mode::Xdp && overlay.mode != Mode::Xdp;
-        let overlay = self.overlays().into_iter().find(missing)?;
-        self.seat(overlay.engine).trouble.clone()
+        let meant = |overlay: &OverlayMode| vni.is_none_or(|vni| overlay.vni == vni) && missing(overlay);
+        self.overlays()
+            .into_iter()
+            .filter(meant)
+            .find_map(|overlay| self.seat(overlay.engine).trouble.clone())
     }
 
     fn trouble(&self) -> Option<String> {

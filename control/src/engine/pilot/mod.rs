@@ -97,7 +97,7 @@ impl Pilot {
         }
         cockpit.hurry();
         cockpit.tend(&self.host).await;
-        match cockpit.missing() {
+        match cockpit.missing(vni) {
             Some(trouble) if mode == Mode::Xdp => {
                 cockpit.asked = before;
                 cockpit.tend(&self.host).await;
@@ -130,7 +130,7 @@ impl Pilot {
 
     /// Why a mode that was asked for by name is not there.
     pub async fn refused(&self) -> Option<String> {
-        self.cockpit.lock().await.missing()
+        self.cockpit.lock().await.missing(None)
     }
 
     /// What carries known unicast: `kernel`, `xdp`, or `mixed` where overlays differ.
