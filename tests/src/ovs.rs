@@ -94,6 +94,8 @@ pub struct Ovs {
     dir: PathBuf,
     place: Place,
     peer: IpAddr,
+    number: u8,
+    ports: OvsPorts,
 }
 
 impl Ovs {
@@ -107,7 +109,6 @@ impl Ovs {
         let (host, other) = (&lab.hosts()[usize::from(number) - 1], &lab.hosts()[2 - usize::from(number)]);
         let dir = lab.dir().join(format!("ovs-{}", host.name()));
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
-        make_container(host, &End::of(number), overlay_mtu(family))?;
         let (file, socket) = (dir.join("conf.db"), dir.join("db.sock"));
         host.exec(["ovsdb-tool", "create", &path(&file), SCHEMA])?;
         let remote = format!("--remote=punix:{}", path(&socket));
@@ -115,9 +116,19 @@ impl Ovs {
         wait_until("the database of Open vSwitch is open", PATIENCE, || Ok(socket.exists()))?;
         let switch = start(host, &dir, "ovs-vswitchd", &[&format!("unix:{}", path(&socket))])?;
         let peer = underlay_address(other, family);
-        let ovs = Self { switch, database, dir, place: host.place().clone(), peer };
-        ovs.configure(host, number, ports).with_context(|| ovs.explain())?;
+        let ovs = Self { switch, database, dir, place: host.place().clone(), peer, number, ports };
+        ovs.configure(host)
+            .and_then(|()| ovs.connect(host, &End::of(number), VNI, ["br-int", "veth2", "vxlan1"]))
+            .with_context(|| ovs.explain())?;
         Ok(ovs)
+    }
+
+    /// Builds on `host`, its own, a further segment with a container `netns`, whose MAC and address are those of
+    /// the scenario's.
+    pub fn add_segment(&self, host: &Host, vni: u32, netns: &str) -> Result<()> {
+        let end = End { netns: netns.to_owned(), ..End::of(self.number) };
+        let [bridge, port, tunnel] = ["br", "veth", "vxlan"].map(|kind| format!("{kind}-{vni}"));
+        self.connect(host, &end, vni, [&bridge, &port, &tunnel])
     }
 
     /// Waits until the other end of the tunnel answers through Open vSwitch, which has learned its MAC then.
@@ -147,34 +158,21 @@ impl Ovs {
         kill(Pid::from_raw(self.switch.id().cast_signed()), signal).context("while signalling ovs-vswitchd")
     }
 
-    fn configure(&self, host: &Host, number: u8, ports: OvsPorts) -> Result<()> {
-        let (kind, peer) = (ports.interface_type(), self.peer);
+    /// The underlay, where tunnels enter and leave.
+    fn configure(&self, host: &Host) -> Result<()> {
+        let kind = self.ports.interface_type();
         self.vsctl(&["--no-wait", "init"])?;
         // Two of them beside each other poll on a core each, where the machine has as many.
         let cores = std::thread::available_parallelism()?.get();
-        let mask = 1_u128 << (usize::from(number - 1) % cores);
-        let transaction = [
+        let mask = 1_u128 << (usize::from(self.number - 1) % cores);
+        self.transact(&[
             format!("set Open_vSwitch . other_config:pmd-cpu-mask={mask:#x}"),
             "add-br br-phy".to_owned(),
             format!("set bridge br-phy datapath_type=netdev other_config:hwaddr=\"{}\"", host.underlay_mac()),
             "add-port br-phy eth0".to_owned(),
             format!("set interface eth0 type={kind}"),
-            "add-br br-int".to_owned(),
-            "set bridge br-int datapath_type=netdev".to_owned(),
-            "add-port br-int veth2".to_owned(),
-            format!("set interface veth2 type={kind}"),
-            "add-port br-int vxlan1".to_owned(),
-            format!(
-                "set interface vxlan1 type=vxlan options:remote_ip=\"{peer}\" options:key={VNI} \
-                 options:dst_port={VXLAN_PORT}"
-            ),
-        ];
-        let words = transaction.iter().flat_map(|step| std::iter::once("--").chain(step.split(' ')));
-        self.vsctl(&words.collect::<Vec<_>>())?;
-        for port in ["eth0", "veth2", "vxlan1", "br-phy"] {
-            let error = self.vsctl(&["get", "interface", port, "error"])?;
-            ensure!(error.trim() == "[]", "Open vSwitch cannot open {port}: {error}");
-        }
+        ])?;
+        self.expect_open(&["eth0", "br-phy"])?;
         // The host's addresses and, with them, the route that the tunnel takes.
         host.script(&format!(
             "echo 0 > /proc/sys/net/ipv6/conf/br-phy/accept_dad
@@ -185,11 +183,38 @@ impl Ovs {
             host.ipv4(),
             host.ipv6()
         ))?;
-        self.answer_arp_for(&End::of(3 - number))
+        Ok(())
     }
 
-    /// Has `br-int` answer ARP for `end`, so that no ARP frame enters the tunnel.
-    fn answer_arp_for(&self, end: &End) -> Result<()> {
+    /// A container, its veth, and a bridge that joins them to a tunnel.
+    fn connect(&self, host: &Host, end: &End, vni: u32, names: [&str; 3]) -> Result<()> {
+        let ([bridge, port, tunnel], peer, kind) = (names, self.peer, self.ports.interface_type());
+        make_container(host, end, port, overlay_mtu(peer))?;
+        self.transact(&[
+            format!("add-br {bridge}"),
+            format!("set bridge {bridge} datapath_type=netdev"),
+            format!("add-port {bridge} {port}"),
+            format!("set interface {port} type={kind}"),
+            format!("add-port {bridge} {tunnel}"),
+            format!(
+                "set interface {tunnel} type=vxlan options:remote_ip=\"{peer}\" options:key={vni} \
+                 options:dst_port={VXLAN_PORT}"
+            ),
+        ])?;
+        self.expect_open(&[port, tunnel])?;
+        self.answer_arp_for(&End::of(3 - self.number), bridge)
+    }
+
+    fn expect_open(&self, ports: &[&str]) -> Result<()> {
+        for port in ports {
+            let error = self.vsctl(&["get", "interface", port, "error"])?;
+            ensure!(error.trim() == "[]", "Open vSwitch cannot open {port}: {error}");
+        }
+        Ok(())
+    }
+
+    /// Has `bridge` answer ARP for `end`, so that no ARP frame enters the tunnel.
+    fn answer_arp_for(&self, end: &End, bridge: &str) -> Result<()> {
         let (mac, address) = (&end.mac, end.address);
         let (mac_digits, address_digits) = (mac.replace(':', ""), u32::from(address));
         let flow = format!(
@@ -198,8 +223,13 @@ impl Ovs {
              move:NXM_NX_ARP_SHA[]->NXM_NX_ARP_THA[],move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],\
              load:0x{mac_digits}->NXM_NX_ARP_SHA[],load:{address_digits:#x}->NXM_OF_ARP_SPA[],in_port"
         );
-        let bridge = path(&self.dir.join("br-int.mgmt"));
+        let bridge = path(&self.dir.join(format!("{bridge}.mgmt")));
         self.tool("ovs-ofctl", ["add-flow", &bridge, &flow]).map(drop)
+    }
+
+    fn transact(&self, steps: &[String]) -> Result<()> {
+        let words = steps.iter().flat_map(|step| std::iter::once("--").chain(step.split(' ')));
+        self.vsctl(&words.collect::<Vec<_>>()).map(drop)
     }
 
     fn vsctl(&self, words: &[&str]) -> Result<String> {
@@ -283,20 +313,17 @@ impl Host {
 }
 
 /// What the outer headers leave of the underlay's 1500 bytes.
-fn overlay_mtu(family: Family) -> u32 {
-    match family {
-        Family::V4 => 1450,
-        Family::V6 => 1430,
-    }
+fn overlay_mtu(vtep: IpAddr) -> u32 {
+    if vtep.is_ipv4() { 1450 } else { 1430 }
 }
 
 /// Creates the container and the veth that joins it to the host.
-fn make_container(host: &Host, end: &End, mtu: u32) -> Result<()> {
+fn make_container(host: &Host, end: &End, port: &str, mtu: u32) -> Result<()> {
     let End { netns, mac, address } = end;
     let container = host.container(netns)?;
     host.script(&format!(
-        "ip link add veth2 mtu {mtu} type veth peer name eth1 mtu {mtu} netns {netns}
-         ip link set veth2 up"
+        "ip link add {port} mtu {mtu} type veth peer name eth1 mtu {mtu} netns {netns}
+         ip link set {port} up"
     ))?;
     container.script(&format!(
         "ethtool -K eth1 tx off
