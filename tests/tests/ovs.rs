@@ -1,8 +1,9 @@
 //! Open vSwitch as the other VTEP: somebody else's idea of VXLAN must fit ours, in both modes.
 //!
-//! The scenarios of the lab that do not run against it: misses, as it asks no one for what it does not know; rows
-//! that are kept, programs of others and offloads, which are about our own host alone; more than two hosts; and the
-//! in-kernel engine over IPv6, which leaves to the kernel what has an outer checksum, as all of its frames have.
+//! Of the lab's scenarios these do not run against it: misses, as it asks no one for what it does not know; rows
+//! that are kept, programs of others and offloads, which are about our own host alone; daemons that hang, die or
+//! take over, and all that needs Docker or more than two hosts, proven between hosts of ours only; and the in-kernel
+//! engine over IPv6, which leaves to the kernel what has an outer checksum, as all of its frames have.
 
 use std::time::Duration;
 
