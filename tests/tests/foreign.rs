@@ -81,11 +81,17 @@ fn a_program_of_others_on_the_underlay_keeps_the_daemon_in_kernel_mode_until_it_
                 "{shown}"
             );
             ensure!(attached(h1, "eth0")? == Some(theirs), "their program is not what it was");
+            let doctor = h1.vxdp(&["doctor", "--config", path])?;
+            let other = "slower: eth0 has another XDP program already";
+            ensure!(doctor.stdout.contains(&format!("{other} (id {theirs})")), "{}", doctor.stdout);
+            ensure!(doctor.code().is_some_and(|code| code > 0), "exit code {:?}", doctor.code());
             h1.exec(["ip", "link", "set", "dev", "eth0", how, "off"])?;
             wait_until("the fast path takes the free device", NOTICED, || {
                 Ok(h1.status()?["modes"]["mode"] == "xdp")
             })?;
             ensure!(attached(h1, "eth0")?.is_some_and(|ours| ours != theirs), "nothing of ours is attached");
+            let doctor = h1.vxdp(&["doctor", "--config", path])?;
+            ensure!(!doctor.stdout.contains("another XDP program"), "{}", doctor.stdout);
             daemon.stop()?;
             ensure!(attached(h1, "eth0")?.is_none(), "a program stayed behind");
         }

@@ -1,23 +1,18 @@
-//! The host: kernel, BPF, and the underlay's NIC.
+//! The underlay's NIC, and what xdp mode would get of it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use nix::net::if_::if_nametoindex;
-use nix::sys::utsname::uname;
 
-use super::{Finding, Setting, Severity};
+use super::{Finding, Severity, kernel};
 use crate::api::status::Status;
-use crate::config::{Config, ZeroCopy};
-use crate::engine;
+use crate::config::{Config, Overlay, ZeroCopy};
+use crate::engine::forecast::Forecast;
 use crate::engine::regime::{self, NicFeatures};
+use crate::engine::{self, Kind};
 use crate::netns::Netns;
 use crate::offload::{self, LRO, TUNNEL_SEGMENTATION};
 use crate::xdp::Device;
-
-/// The oldest kernel that the tests cover, and the first one with links for tc programs.
-const OLDEST: (u32, u32) = (6, 1);
-const TC_LINKS: (u32, u32) = (6, 6);
 
 pub(super) async fn examine(
     config: &Config,
@@ -25,32 +20,34 @@ pub(super) async fn examine(
     status: Option<&Status>,
     findings: &mut Vec<Finding>,
 ) {
-    findings.extend(uname().ok().and_then(|names| kernel(&names.release().to_string_lossy())));
-    let jit =
-        Setting { file: "/proc/sys/net/core/bpf_jit_enable".into(), value: "1".into(), netns: host.clone() };
-    if jit.read().as_deref() == Some("0") {
-        let why = "the kernel interprets BPF programs, several times slower than compiled ones";
-        let found = Finding::new(Severity::Slower, "BPF's compiler (JIT) is off", why);
-        findings.push(Finding { setting: Some(jit), ..found.command("sysctl -w net.core.bpf_jit_enable=1") });
-    }
-    findings.extend(btf(Path::new("/sys/kernel/btf/vmlinux")));
     let device = config.underlay.device.as_str();
     if let (Ok(active), Ok(changeable)) =
         (offload::active(host, device).await, offload::changeable(host, device).await)
     {
         findings.extend(offloads(device, &active, &changeable));
     }
-    findings.extend(nic(config, regime::nic_features(host, device).await));
-    findings.extend(queues(device, receive_queues(device), config.dataplane.workers.max(1)));
+    let features = regime::nic_features(host, device).await;
+    let forecasts: Vec<_> =
+        config.overlays.iter().map(|overlay| Forecast::of(config, overlay, features)).collect();
+    kernel::examine(host, &forecasts, findings);
+    let receive = receive_queues(device);
+    let would_get = config.overlays.iter().zip(&forecasts);
+    findings.extend(would_get.map(|(overlay, forecast)| would_be(config, overlay, forecast, receive)));
+    let takes_xdp = forecasts.iter().any(Forecast::takes_xdp);
+    findings.extend(nic(config, features, takes_xdp));
+    if forecasts.iter().any(|forecast| forecast.engine == Kind::Userspace) {
+        findings.extend(queues(device, receive, config.dataplane.workers.max(1)));
+    }
     let flies = status.is_some_and(|status| status.modes.engine.is_some());
     if !flies
         && let Some(id) = program_on(host, device)
         && !engine::has_left(&config.control.socket, id)
     {
         let what = format!("{device} has another XDP program already (id {id})");
-        let why = "the userspace engine needs its place; the in-kernel engine does not";
+        let why = "the userspace engine needs its place; the in-kernel engine does not, but at hook xdp";
+        let severity = if takes_xdp { Severity::Slower } else { Severity::Fine };
         findings.push(
-            Finding::new(Severity::Slower, what, why)
+            Finding::new(severity, what, why)
                 .command(format!("bpftool prog show id {id}; ip link set dev {device} xdp off")),
         );
     }
@@ -62,19 +59,35 @@ pub(super) async fn examine(
     }
 }
 
-fn kernel(release: &str) -> Option<Finding> {
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next()?, numbers.next()?);
-    if version < OLDEST {
-        let why = "nothing older than 6.1 is tested, and next hops may not stay resolved";
-        return Some(Finding::new(Severity::Broken, format!("Linux {release} is too old"), why));
-    }
-    let why = "tc programs have no links before Linux 6.6: when the daemon dies, the kernel takes over from the \
-               in-kernel engine within five seconds instead of at once";
-    (version < TC_LINKS).then(|| Finding::new(Severity::Fine, format!("Linux {release}"), why))
+/// What xdp mode would get for an overlay.
+fn would_be(config: &Config, overlay: &Overlay, forecast: &Forecast, receive: Option<u16>) -> Finding {
+    let Forecast { engine, why, hook, copy } = forecast;
+    let (device, (vni, port)) = (&config.underlay.device, (overlay.vni, overlay.port));
+    let subject = format!("overlay {vni} on port {port} in xdp mode");
+    let copy = match copy {
+        Ok(copy) => copy,
+        Err(trouble) => {
+            let why = "the kernel carries every frame";
+            return Finding::new(Severity::Slower, format!("{subject}: nothing, because {trouble}"), why)
+                .command("zero_copy = \"auto\" in [dataplane]");
+        }
+    };
+    let reason = why.map_or_else(|| "as configured".to_owned(), |why| format!("because {why}"));
+    let hook = if *hook == "tc" { "tc".to_owned() } else { format!("XDP ({hook})") };
+    let queues = match (engine, receive) {
+        (Kind::InKernel, _) => "every receive queue".to_owned(),
+        (Kind::Userspace, Some(receive)) => {
+            let workers = config.dataplane.workers.max(1);
+            format!("{} of {receive} receive queues", workers.min(receive))
+        }
+        (Kind::Userspace, None) => "receive queues unknown".to_owned(),
+    };
+    let what = format!("{subject}: {} engine, {reason}", engine.as_str());
+    let gets = format!("on {device} it gets {hook}, {copy}, {queues}");
+    Finding::new(Severity::Fine, what, gets).command("vxdp status    # what it has got")
 }
 
-fn nic(config: &Config, features: Option<NicFeatures>) -> Option<Finding> {
+fn nic(config: &Config, features: Option<NicFeatures>, takes_xdp: bool) -> Option<Finding> {
     let device = config.underlay.device.as_str();
     let show = format!("ethtool -i {device}");
     match features {
@@ -86,7 +99,8 @@ fn nic(config: &Config, features: Option<NicFeatures>) -> Option<Finding> {
             let what = format!("{device}: its driver has no native XDP");
             let why = "XDP programs run on finished skbs (generic mode), which gains the userspace engine little; \
                        use `engine = \"inkernel\"`";
-            Some(Finding::new(Severity::Slower, what, why).command(show))
+            let severity = if takes_xdp { Severity::Slower } else { Severity::Fine };
+            Some(Finding::new(severity, what, why).command(show))
         }
         Some(NicFeatures { zero_copy: false, .. }) => {
             let what = format!("{device}: its driver has no AF_XDP zero-copy");
@@ -115,14 +129,6 @@ fn program_on(host: &Netns, device: &str) -> Option<u32> {
     let index = host.run(|| Ok(if_nametoindex(device)?)).ok()?;
     let device = Device { netns: host.clone(), index, name: device.to_owned() };
     device.attached().ok()?.map(|attached| attached.program)
-}
-
-/// The programs carry no relocations that would take the kernel's types.
-fn btf(file: &Path) -> Option<Finding> {
-    let why = "vxdp does without; `bpftool` and `perf trace`, which show programs and drop reasons, need it";
-    let what = "the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)";
-    (!file.exists())
-        .then(|| Finding::new(Severity::Fine, what, why).command(format!("ls {}", file.display())))
 }
 
 /// Offloads of the underlay's device that should be the other way round, as far as that can be changed.
@@ -167,15 +173,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_are_judged_by_their_version() {
-        let severity = |release| kernel(release).map(|finding| finding.severity);
-        assert_eq!(severity("5.15.0-91-generic"), Some(Severity::Broken));
-        assert_eq!(severity("6.1.0-18-amd64"), Some(Severity::Fine));
-        assert_eq!(severity("6.12.9"), None);
-        assert_eq!(severity("odd"), None);
-    }
-
-    #[test]
     fn offloads_are_judged_where_they_can_be_changed() {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let all = set(&[TUNNEL_SEGMENTATION, LRO]);
@@ -191,13 +188,6 @@ mod tests {
             found(&[LRO], &all),
             ["ethtool -K eth0 tx-udp_tnl-segmentation on", "ethtool -K eth0 rx-lro off",]
         );
-    }
-
-    #[test]
-    fn a_kernel_without_btf_is_only_a_note() {
-        assert_eq!(btf(Path::new("/proc/self/status")), None);
-        let severity = btf(Path::new("/nonexistent/vmlinux")).map(|finding| finding.severity);
-        assert_eq!(severity, Some(Severity::Fine));
     }
 
     #[test]

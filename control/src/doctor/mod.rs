@@ -1,6 +1,7 @@
 //! What stands between this host and a working, fast overlay: each finding with its reason and a command.
 
 mod host;
+mod kernel;
 mod overlay;
 
 use std::io;

@@ -12,6 +12,7 @@
 mod board;
 mod carrier;
 pub mod compile;
+pub mod forecast;
 mod inkernel;
 mod live;
 mod nic;

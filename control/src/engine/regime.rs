@@ -10,7 +10,7 @@ use netlink_packet_core::{DefaultNla, Nla as _};
 use vxdp_dataplane::worker::ZeroCopy;
 
 use super::{Kind, settings};
-use crate::config::{Config, Overlay};
+use crate::config::{self, Config, Overlay};
 use crate::genl::{self, Failure, Family, Message};
 use crate::netns::Netns;
 
@@ -50,8 +50,25 @@ pub async fn nic_features(host: &Netns, device: &str) -> Option<NicFeatures> {
     Some(NicFeatures { native, zero_copy })
 }
 
+/// The engine for an overlay for which `asked` was asked, and why where that leaves it open.
+pub fn engine_of(
+    config: &Config,
+    overlay: &Overlay,
+    asked: config::Engine,
+    offer: ZeroCopyOffer,
+) -> (Kind, Option<&'static str>) {
+    match asked {
+        config::Engine::Userspace => (Kind::Userspace, None),
+        config::Engine::InKernel => (Kind::InKernel, None),
+        config::Engine::Auto => {
+            let (kind, why) = choose(config, overlay, offer);
+            (kind, Some(why))
+        }
+    }
+}
+
 /// The engine for an overlay that leaves it open, and why.
-pub fn choose(config: &Config, overlay: &Overlay, offer: ZeroCopyOffer) -> (Kind, &'static str) {
+fn choose(config: &Config, overlay: &Overlay, offer: ZeroCopyOffer) -> (Kind, &'static str) {
     if config.underlay.local.is_ipv6() {
         return (Kind::Userspace, "it carries over IPv6");
     }
@@ -73,12 +90,13 @@ pub fn choose(config: &Config, overlay: &Overlay, offer: ZeroCopyOffer) -> (Kind
     }
 }
 
-/// Asks the kernel (`Documentation/netlink/specs/netdev.yaml`).
-pub async fn zero_copy_offer(host: &Netns, device: &str) -> ZeroCopyOffer {
-    match features(host, device).await {
-        Ok(Some(features)) if features & XSK_ZEROCOPY != 0 => ZeroCopyOffer::Offered,
-        Ok(Some(_)) => ZeroCopyOffer::None,
-        Ok(None) | Err(_) => ZeroCopyOffer::Untold,
+impl From<Option<NicFeatures>> for ZeroCopyOffer {
+    fn from(features: Option<NicFeatures>) -> Self {
+        match features {
+            Some(NicFeatures { zero_copy: true, .. }) => Self::Offered,
+            Some(_) => Self::None,
+            None => Self::Untold,
+        }
     }
 }
 
@@ -87,6 +105,7 @@ pub(super) async fn refuses_xdp_frames(host: &Netns, device: &str) -> bool {
     matches!(features(host, device).await, Ok(Some(features)) if features & NDO_XMIT == 0)
 }
 
+/// Asks the kernel (`Documentation/netlink/specs/netdev.yaml`).
 async fn features(host: &Netns, device: &str) -> io::Result<Option<u64>> {
     let index = host.run(|| Ok(nix::net::if_::if_nametoindex(device)?))?;
     let request = Message::<Netdev>::new(DEV_GET, vec![DefaultNla::new(IFINDEX, index.to_ne_bytes().into())]);

@@ -121,15 +121,8 @@ impl Cockpit {
 
     /// The engine of an overlay, and why where that was left open.
     fn choice(&self, overlay: &Overlay, asked: Asked) -> (Kind, Option<&'static str>) {
-        match asked.engine {
-            config::Engine::Userspace => (Kind::Userspace, None),
-            config::Engine::InKernel => (Kind::InKernel, None),
-            config::Engine::Auto => {
-                let offer = self.offer.unwrap_or(ZeroCopyOffer::Untold);
-                let (kind, why) = regime::choose(&self.config, overlay, offer);
-                (kind, Some(why))
-            }
-        }
+        let offer = self.offer.unwrap_or(ZeroCopyOffer::Untold);
+        regime::engine_of(&self.config, overlay, asked.engine, offer)
     }
 
     /// What each overlay is to the engine of `kind`.
@@ -183,7 +176,8 @@ impl Cockpit {
     pub(super) async fn tend(&mut self, host: &Netns) {
         self.bury();
         if self.built && self.offer.is_none() {
-            self.offer = Some(regime::zero_copy_offer(host, self.config.underlay.device.as_str()).await);
+            let features = regime::nic_features(host, self.config.underlay.device.as_str()).await;
+            self.offer = Some(features.into());
         }
         // A device takes one XDP program, so there the old engine lets go first and the kernel carries in between.
         if self.config.dataplane.hook == config::Hook::Xdp {
