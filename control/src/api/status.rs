@@ -10,6 +10,7 @@ use crate::engine::pilot::ModeReport;
 use crate::kernel::as_text;
 use crate::misses;
 use crate::model::schedule;
+use crate::reach::Reach;
 
 /// The daemon and its overlays on one screen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,10 @@ pub struct Status {
     /// The metrics endpoint, where one is configured.
     #[serde(default)]
     pub metrics: Option<MetricsStatus>,
+    /// Where the kernel's path would send for each VTEP that is configured or known, the first 256; empty while an
+    /// engine flies, whose report has them.
+    #[serde(default)]
+    pub vteps: Vec<VtepStatus>,
     /// Latest distinct errors, the newest first.
     pub errors: Vec<ErrorStatus>,
 }
@@ -46,6 +51,18 @@ pub struct MetricsStatus {
     pub address: SocketAddr,
     /// Why nothing is served there.
     pub trouble: Option<String>,
+}
+
+/// A VTEP on the kernel's path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepStatus {
+    /// Its underlay address.
+    pub address: IpAddr,
+    /// What the kernel has about it.
+    #[serde(flatten)]
+    pub reach: Reach,
+    /// Why nothing gets there.
+    pub why: Option<String>,
 }
 
 /// The tunnel's side towards the network.

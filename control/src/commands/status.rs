@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use crate::api::status::{ContainerStatus, OverlayStatus, PathStatus, Status};
+use crate::api::status::{ContainerStatus, OverlayStatus, PathStatus, Status, VtepStatus};
 use crate::api::{Request, client};
 use crate::cli::StatusArgs;
 use crate::engine::pilot::ModeReport;
@@ -47,6 +47,7 @@ fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
         reconcile,
         misses,
         metrics,
+        vteps,
         errors,
     } = status;
     writeln!(text, "vxdp {version}, pid {pid}, up {}, mode {mode}", ago(*uptime_s))?;
@@ -56,6 +57,7 @@ fn write_screen(text: &mut String, status: &Status) -> std::fmt::Result {
         write_overlay(text, overlay)?;
     }
     write_modes(text, modes)?;
+    write_kernel_vteps(text, vteps)?;
     let counters = &reconcile.counters;
     writeln!(
         text,
@@ -183,8 +185,42 @@ fn write_vteps(text: &mut String, vteps: &[VtepReport]) -> std::fmt::Result {
             writeln!(text, "  {address}: {why}")?;
         }
     }
-    if vteps.len() > SHOWN_VTEPS {
-        writeln!(text, "  and {} more VTEPs: --json", vteps.len() - SHOWN_VTEPS)?;
+    write_hidden(text, vteps.len())
+}
+
+/// The same on the kernel's path, which does not count by VTEP.
+fn write_kernel_vteps(text: &mut String, vteps: &[VtepStatus]) -> std::fmt::Result {
+    let mut vteps: Vec<_> = vteps.iter().collect();
+    vteps.sort_by_key(|vtep| (vtep.why.is_none(), vtep.reach.mac.is_some()));
+    let mut table = Table::new(["  VTEP", "NEXT HOP", "MAC", "STATE"]);
+    for VtepStatus { address, reach, .. } in vteps.iter().take(SHOWN_VTEPS) {
+        let hop = reach.device.as_ref().map_or_else(String::new, |_| reach.next_hop.to_string());
+        let state = match (&reach.device, &reach.state) {
+            (None, _) => "no route",
+            (Some(_), Some(state)) => state,
+            (Some(_), None) => "not asked for",
+        };
+        table.row([
+            format!("  {address}"),
+            hop,
+            reach.mac.clone().unwrap_or_else(|| "unresolved".to_owned()),
+            state.to_owned(),
+        ]);
+    }
+    if !vteps.is_empty() {
+        writeln!(text, "{table}")?;
+    }
+    for VtepStatus { why, .. } in vteps.iter().take(SHOWN_VTEPS) {
+        if let Some(why) = why {
+            writeln!(text, "  {why}")?;
+        }
+    }
+    write_hidden(text, vteps.len())
+}
+
+fn write_hidden(text: &mut String, vteps: usize) -> std::fmt::Result {
+    if vteps > SHOWN_VTEPS {
+        writeln!(text, "  and {} more VTEPs: --json", vteps - SHOWN_VTEPS)?;
     }
     Ok(())
 }
@@ -244,6 +280,7 @@ mod tests {
     use super::*;
     use crate::api::status::{ErrorStatus, ReconcileStatus, RemoteCounts, UnderlayStatus};
     use crate::engine::{DeviceReport, Frames, LossCount, VerdictCount};
+    use crate::reach::Reach;
     use vxdp_dataplane::wire::MacAddr;
 
     fn modes() -> ModeReport {
@@ -334,6 +371,7 @@ mod tests {
             },
             misses: Default::default(),
             metrics: None,
+            vteps: Vec::new(),
             errors: vec![ErrorStatus { message: "no".into(), count: 3, age_s: 61 }],
         }
     }
@@ -359,6 +397,34 @@ mod tests {
         ] {
             assert!(text.contains(word), "{word}\n{text}");
         }
+    }
+
+    #[test]
+    fn vteps_of_the_kernels_path_come_with_the_way_there_and_the_worst_first() {
+        let vtep = |last: u8, mac: Option<&str>, state: Option<&str>| {
+            let address = [203, 0, 113, last].into();
+            let reach = Reach {
+                device: Some("eth0".into()),
+                next_hop: [192, 168, 110, 254].into(),
+                mtu: None,
+                mac: mac.map(str::to_owned),
+                asked: state.is_some(),
+                state: state.map(str::to_owned),
+            };
+            let why = reach.trouble(address).map(|(what, _)| what);
+            VtepStatus { address, reach, why }
+        };
+        let fine = (100..112).map(|last| vtep(last, Some("02:00:c0:a8:0a:16"), Some("reachable")));
+        let vteps = fine.chain([vtep(1, None, None), vtep(2, None, Some("failed"))]).collect();
+        let text = screen(&Status { modes: ModeReport::default(), vteps, ..status_of(true) });
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}\n{text}"));
+        assert!(
+            place("failed") < place("not asked for") && place("not asked for") < place("reachable"),
+            "{text}"
+        );
+        place("the next hop 192.168.110.254 on eth0 does not answer");
+        place("and 4 more VTEPs");
     }
 
     #[test]

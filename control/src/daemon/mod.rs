@@ -16,6 +16,7 @@ mod rows;
 mod service;
 mod takeover;
 mod traffic;
+mod vteps;
 mod watches;
 mod worker;
 
@@ -115,7 +116,8 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
     let started = Instant::now();
     let (event_sender, events) = mpsc::channel(EVENTS);
     let pilot = Arc::new(Pilot::new(host.clone(), Arc::clone(&config)));
-    let mut worker = Worker::new(kernel, Arc::clone(&pilot), host, Arc::clone(&config), event_sender.clone());
+    let mut worker =
+        Worker::new(kernel, Arc::clone(&pilot), host.clone(), Arc::clone(&config), event_sender.clone());
     let mut log = Log::default();
     let first = worker.reconcile(&remembered.rows()).await;
     log.first(&first);
@@ -143,6 +145,7 @@ pub async fn run(host: Netns, config: Config, if_running: IfRunning, reload: Rel
     let state = State::new(Arc::clone(&config), remembered, first);
     let daemon = Daemon {
         state,
+        host,
         started,
         pilot: Arc::clone(&pilot),
         meter,
@@ -230,6 +233,7 @@ impl Signals {
 
 struct Daemon {
     state: State,
+    host: Netns,
     started: Instant,
     pilot: Arc<Pilot>,
     meter: Arc<Meter>,
@@ -331,11 +335,15 @@ impl Daemon {
             Change::Show(client, segments, macs) => Job::Show(client, segments, macs),
             Change::Status(client, mut status) => {
                 let (pilot, meter) = (Arc::clone(&self.pilot), Arc::clone(&self.meter));
+                let host = self.host.clone();
                 status.metrics = self.metrics.as_ref().map(|endpoint| endpoint.status());
                 self.reply_later(client, async move {
                     meter.fill(&mut status.overlays).await;
                     status.modes = block_in_place(|| pilot.report());
                     status.mode.clone_from(&status.modes.mode);
+                    if status.modes.engine.is_none() {
+                        status.vteps = vteps::look(&pilot.config(), &host).await;
+                    }
                     Answer::with(&status)
                 });
                 return;

@@ -1,9 +1,11 @@
 //! Reads an overlay's rows for `fdb show`, and removes what the kernel learned for `fdb del`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::future::ready;
 use std::io;
+use std::net::IpAddr;
 
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use nix::net::if_::if_nameindex;
@@ -12,13 +14,17 @@ use vxdp_dataplane::wire::MacAddr;
 use crate::api::status::{Origin, RowStatus, Table};
 use crate::config::Overlay;
 use crate::kernel::desired::Row as Wanted;
-use crate::mirror::message::{Life, Row};
+use crate::mirror::message::{Life, Row, word};
+use crate::mirror::query;
 use crate::model::SeenRow;
 use crate::netns::Netns;
 
 /// Ticks per second of the times in a dump: `USER_HZ`, which is 100 on every architecture Linux still has
 /// but alpha (`jiffies_to_clock_t`, `kernel/time/time.c`).
 const USER_HZ: u32 = 100;
+
+/// Rows that are looked through for VTEPs, so that a status never takes longer than about half a second.
+const LOOKED_THROUGH: usize = 100_000;
 
 /// Why rows cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +98,17 @@ pub(crate) async fn read(overlay: &Overlay) -> Result<Vec<SeenRow>, Error> {
     Ok(seen)
 }
 
+/// The VTEPs that rows of the overlay's vxlan device name.
+pub(crate) async fn vteps(overlay: &Overlay) -> Result<BTreeSet<IpAddr>, Error> {
+    let place = Place::open(overlay)?;
+    let of_row = |row: Row| match row {
+        Row::Tunnel(row) if row.device == place.vxlan => row.vtep,
+        _ => None,
+    };
+    let rows = query::rows(&place.handle, AddressFamily::Bridge).take(LOOKED_THROUGH);
+    Ok(rows.try_filter_map(|row| ready(Ok(of_row(row)))).try_collect().await?)
+}
+
 fn of_message(overlay: &Overlay, place: &Place, message: &NeighbourMessage) -> Option<SeenRow> {
     let (used_s, updated_s) = ages(message);
     let status = |table, mac: Option<MacAddr>, origin| RowStatus {
@@ -156,20 +173,6 @@ fn ages(message: &NeighbourMessage) -> (Option<u64>, Option<u64>) {
     });
     let seconds = |ticks: u32| u64::from(ticks / USER_HZ);
     (info.map(|info| seconds(info.used)), info.map(|info| seconds(info.updated)))
-}
-
-fn word(state: NeighbourState) -> &'static str {
-    match (Life::of(state), state) {
-        (Life::Permanent, _) => "permanent",
-        (Life::Static, _) => "static",
-        (_, NeighbourState::Incomplete) => "incomplete",
-        (_, NeighbourState::Reachable) => "reachable",
-        (_, NeighbourState::Stale) => "stale",
-        (_, NeighbourState::Delay) => "delay",
-        (_, NeighbourState::Probe) => "probe",
-        (_, NeighbourState::Failed) => "failed",
-        _ => "none",
-    }
 }
 
 /// The rows that the kernel learned about `mac`, for removal. A refusal says why there is nothing to remove.

@@ -113,6 +113,21 @@ impl Life {
     }
 }
 
+/// The kernel's word for a row's state, as `ip neigh` and `bridge fdb` show it.
+pub(crate) fn word(state: NeighbourState) -> &'static str {
+    match (Life::of(state), state) {
+        (Life::Permanent, _) => "permanent",
+        (Life::Static, _) => "static",
+        (_, NeighbourState::Incomplete) => "incomplete",
+        (_, NeighbourState::Reachable) => "reachable",
+        (_, NeighbourState::Stale) => "stale",
+        (_, NeighbourState::Delay) => "delay",
+        (_, NeighbourState::Probe) => "probe",
+        (_, NeighbourState::Failed) => "failed",
+        _ => "none",
+    }
+}
+
 impl Row {
     /// The MAC that a forwarding row is about.
     pub fn mac(&self) -> Option<MacAddr> {

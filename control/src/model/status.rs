@@ -31,6 +31,8 @@ pub(super) fn status(state: &State, now: Duration) -> Status {
         misses: state.misses.counters,
         // Only the endpoint knows.
         metrics: None,
+        // Only the kernel knows.
+        vteps: Vec::new(),
         errors: state.troubles.status(now),
     }
 }

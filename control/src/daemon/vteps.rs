@@ -1,0 +1,39 @@
+//! The VTEPs on the kernel's path, as `status` shows them: which there are, and where the kernel would send.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use super::rows;
+use crate::api::status::VtepStatus;
+use crate::causes::chain;
+use crate::config::Config;
+use crate::netns::Netns;
+use crate::reach::Reach;
+
+/// As many as are asked for: each takes a route request.
+const LISTED: usize = 256;
+
+/// Those that the configuration names and those that rows name, however they came.
+pub(super) async fn look(config: &Config, host: &Netns) -> Vec<VtepStatus> {
+    let remotes = config.overlays.iter().flat_map(|overlay| overlay.remotes.iter().map(|remote| remote.vtep));
+    let flood = config.overlays.iter().flat_map(|overlay| overlay.flood.iter().copied());
+    let mut vteps: BTreeSet<IpAddr> = remotes.chain(flood).collect();
+    for overlay in &config.overlays {
+        // Without the device it has no rows; that it is not there is told elsewhere.
+        vteps.extend(rows::vteps(overlay).await.unwrap_or_default());
+    }
+    let vteps: Vec<_> = vteps.into_iter().take(LISTED).collect();
+    reach(host, &vteps).await.unwrap_or_else(|error| {
+        tracing::warn!("cannot look at the way to the VTEPs: {}", chain(&error));
+        Vec::new()
+    })
+}
+
+async fn reach(host: &Netns, vteps: &[IpAddr]) -> io::Result<Vec<VtepStatus>> {
+    let status = |(address, reach): (&IpAddr, Reach)| {
+        let why = reach.trouble(*address).map(|(what, _)| what);
+        VtepStatus { address: *address, reach, why }
+    };
+    Ok(vteps.iter().zip(Reach::of_each(host, vteps).await?).map(status).collect())
+}
