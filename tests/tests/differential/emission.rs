@@ -105,6 +105,10 @@ impl Stage {
              for device in inside eth1; do ip link set $device master nested; done
              for device in outside inside nested; do ip link set $device up; done",
         )?;
+        // The kernel looks at carriers once a second at most, and a port without one drops frames.
+        wait_until("the station's bridge forwards", Duration::from_secs(10), || {
+            Ok(place.exec(["bridge", "link", "show"])?.matches("state forwarding").count() == 2)
+        })?;
         let overlay = Overlay {
             policy,
             injector: Injector::open(&place, "eth1")?,
@@ -123,7 +127,7 @@ impl Stage {
         if self.mode.is_fast() {
             self.host().wait_for_fast_path()?;
             wait_until("userspace knows both", Duration::from_secs(10), || {
-                // Again, because a bridge's new port drops what comes before its carrier is known.
+                // Again, because the overlay's port may have been made a moment ago.
                 introduce()?;
                 Ok(known()? == before + 2)
             })?;
