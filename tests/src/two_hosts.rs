@@ -125,9 +125,9 @@ impl TwoHosts {
         self.docker.get(index).context("the containers are not Docker's")
     }
 
-    /// The process of the daemon on `h1` (0) or `h2` (1).
-    pub fn daemon_pid(&self, index: usize) -> Result<u32> {
-        Ok(self.daemons.get(index).context("no such daemon")?.pid())
+    /// The daemon on `h1` (0) or `h2` (1).
+    pub fn daemon(&self, index: usize) -> Result<&Daemon> {
+        self.daemons.get(index).context("no such daemon")
     }
 
     /// Stops both daemons; their overlays stay.

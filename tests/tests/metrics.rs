@@ -1,10 +1,13 @@
-//! The metrics endpoint of the real daemon: what Prometheus makes of it, health, and clients that misbehave.
+//! What the real daemon serves: metrics that Prometheus likes, health; and crowds, here and at the API.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use vxdp_control::cli::DEFAULT_SOCKET;
 use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, TwoHosts, wait_until};
 
 const ADDRESS: &str = "127.0.0.1:9490";
@@ -143,6 +146,56 @@ fn a_thousand_clients_that_say_nothing_cost_a_scrape_and_the_overlay_nothing() {
         Ok(())
     };
     outcome().expect("bounded");
+}
+
+/// Makes room for a thousand connections in this process: an ordinary limit is 1024 descriptors.
+fn allow_descriptors() -> Result<()> {
+    let own = std::process::id().to_string();
+    let status = Command::new("prlimit").args(["--nofile=4096:", "--pid", &own]).status()?;
+    ensure!(status.success(), "no more descriptors: {status}");
+    Ok(())
+}
+
+/// A thousand clients of the API that say nothing, and then a thousand that ask.
+fn crowds_at_the_api(mode: Mode) -> Result<()> {
+    const CROWD: usize = 1000;
+    allow_descriptors()?;
+    let scenario = TwoHosts::build("api-crowd", Attachment::Netns, mode, Lifetime::Bound)?;
+    let host = scenario.lab().h1();
+    let [(c1, _), (_, address2)] = scenario.containers()?;
+    Ping::new(address2).count(2).expect_all(&c1)?;
+    let before = scenario.daemon(0)?.memory()?;
+    let socket = host.file(DEFAULT_SOCKET);
+    let crowd = || (0..CROWD).map(|_| UnixStream::connect(&socket)).collect::<Result<Vec<_>, _>>();
+    let silent = crowd()?;
+    Ping::new(address2).count(20).expect_all(&c1)?;
+    ensure!(host.status()?["pid"] == scenario.daemon(0)?.pid(), "another daemon answers");
+    drop(silent);
+    let mut asking = crowd()?;
+    asking.iter_mut().try_for_each(|client| client.write_all(b"{\"version\":1,\"request\":\"status\"}\n"))?;
+    Ping::new(address2).count(20).expect_all(&c1)?;
+    for (number, client) in asking.into_iter().enumerate() {
+        client.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut answer = String::new();
+        BufReader::new(client).read_line(&mut answer).with_context(|| format!("client {number}"))?;
+        ensure!(answer.contains("\"ok\""), "client {number}: {answer}");
+    }
+    let growth = scenario.daemon(0)?.memory()?.saturating_sub(before);
+    eprintln!("{mode:?}: {} KiB more", growth >> 10);
+    ensure!(growth < 32 << 20, "{growth} bytes more");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_thousand_clients_of_the_api_silent_or_asking_cost_the_overlay_nothing() {
+    crowds_at_the_api(Mode::Kernel).expect("kernel");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_thousand_clients_of_the_api_silent_or_asking_cost_the_overlay_nothing_in_xdp_mode() {
+    crowds_at_the_api(Mode::Xdp).expect("xdp");
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn top_gives_the_terminal_back_at_a_key_at_a_signal_and_while_the_daemon_hangs()
         }
         let mut terminal = Terminal::open(host, 80, 24)?;
         terminal.shows(&["q quit"])?;
-        let daemon = Pid::from_raw(scenario.daemon_pid(0)?.cast_signed());
+        let daemon = Pid::from_raw(scenario.daemon(0)?.pid().cast_signed());
         kill(daemon, Signal::SIGSTOP)?;
         terminal.shows(&["no answer for", "has not answered for 5s"])?;
         kill(daemon, Signal::SIGCONT)?;

@@ -17,6 +17,7 @@ use crate::kernel::{as_text, as_texts};
 pub mod client;
 #[cfg(test)]
 pub(crate) mod example;
+mod room;
 pub mod server;
 pub mod status;
 

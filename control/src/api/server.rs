@@ -12,14 +12,12 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::room::{Room, SILENT};
 use super::{Answer, Kind, MAX_REQUEST, Request, read_request, to_line};
-
-/// Clients served at one time; a further one waits in the listen queue.
-const CLIENTS: usize = 32;
 
 /// How long a client may take over sending a request, and how long it may be idle.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -171,31 +169,39 @@ impl Listener {
     /// Serves clients until it is dropped; their requests go to `calls`. Those that are connected then are
     /// among `clients` until they have their answers.
     pub async fn serve(self, calls: mpsc::Sender<Call>, clients: TaskTracker) {
-        let room = Arc::new(Semaphore::new(CLIENTS));
+        let room = Arc::new(Room::new());
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let calls = calls.clone();
+                    let place = room.place().await;
+                    let (calls, room) = (calls.clone(), Arc::clone(&room));
                     clients.spawn(async move {
                         let _place = place;
                         // A client that goes away in the middle is its own affair.
-                        let _ = serve_client(stream, &calls).await;
+                        let _ = serve_client(stream, &calls, &room).await;
                     });
                 }
                 // Out of descriptors, for one: later there may be some.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
     }
 }
 
-async fn serve_client(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
+async fn serve_client(stream: UnixStream, calls: &mpsc::Sender<Call>, room: &Room) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = Vec::new();
-        match timeout(PATIENCE, read_line(&mut reader, &mut line)).await {
+        let read = tokio::select! {
+            biased;
+            read = timeout(PATIENCE, read_line(&mut reader, &mut line)) => read,
+            () = room.is_wanted() => {
+                let message = format!("no request within {SILENT:?}, and others wait for a place");
+                return write(&mut writer, &Answer::refuse(Kind::Busy, message)).await;
+            }
+        };
+        match read {
             Err(_) => {
                 let answer = Answer::refuse(Kind::BadRequest, format!("no request within {PATIENCE:?}"));
                 return write(&mut writer, &answer).await;
@@ -267,6 +273,7 @@ async fn write(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::room::PLACES;
     use std::io::{Read, Write};
 
     /// A server that answers every request with its own text, on a socket in a directory of its own.
@@ -327,14 +334,37 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn silent_clients_do_not_stop_the_server() {
+    async fn a_silent_client_makes_room_and_is_told_why_and_one_that_asks_keeps_its_place() {
         let (_directory, socket, _claim) = echo();
-        let silent: Vec<_> = (1..CLIENTS)
-            .map(|_| std::os::unix::net::UnixStream::connect(&socket).expect("a connection"))
-            .collect();
-        let answers = exchange(&socket, to_line(&Request::Status).expect("a line")).await;
-        assert!(answers.contains("\"ok\""), "{answers}");
-        drop(silent);
+        let connect = || std::os::unix::net::UnixStream::connect(&socket).expect("a connection");
+        let status = to_line(&Request::Status).expect("a line");
+        let asks = connect();
+        let silent: Vec<_> = (1..PLACES).map(|_| connect()).collect();
+        let ask = async |stream: &std::os::unix::net::UnixStream| {
+            let (mut stream, status) = (stream.try_clone().expect("a descriptor"), status.clone());
+            let talk = tokio::task::spawn_blocking(move || {
+                stream.write_all(&status).expect("it is open");
+                let mut line = String::new();
+                io::BufRead::read_line(&mut io::BufReader::new(stream), &mut line).expect("an answer");
+                line
+            });
+            timeout(Duration::from_secs(10), talk).await.expect("in time").expect("no panic")
+        };
+        // It was the first to come, and is the last to have asked.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < SILENT / 2 {
+            assert!(ask(&asks).await.contains("\"ok\""));
+        }
+        let further = connect();
+        assert!(ask(&further).await.contains("\"ok\""));
+        assert!(ask(&asks).await.contains("\"ok\""));
+        let told = silent.into_iter().filter_map(|mut stream| {
+            stream.set_nonblocking(true).expect("a socket");
+            let mut told = String::new();
+            stream.read_to_string(&mut told).ok().map(|_| told)
+        });
+        let told: Vec<_> = told.collect();
+        assert!(told.len() == 1 && told[0].contains("others wait for a place"), "{told:?}");
     }
 
     #[tokio::test]
