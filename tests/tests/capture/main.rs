@@ -1,82 +1,16 @@
 //! `vxdp capture`: whatever path a frame takes, it is in the file, and tshark reads it.
 
+mod limits;
+mod running;
+
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, TwoHosts, vxdp_binary, wait_until};
+use vxdp_lab::{Mode, Ping, vxdp_binary, wait_until};
 
-/// A running `vxdp capture`.
-struct Running {
-    child: Child,
-    said: PathBuf,
-}
-
-impl Running {
-    /// Starts one on `host` with its log in a file named after `name`, and waits until it captures.
-    fn start(host: &Host, name: &str, words: &[&str]) -> Result<Self> {
-        let binary = vxdp_binary()?;
-        let said = host.dir().join(format!("{name}.log"));
-        let all = [binary.to_str().context("not UTF-8")?, "capture"].into_iter().chain(words.iter().copied());
-        let mut command = host.command(all);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
-        let running = Self { child: command.spawn()?, said };
-        wait_until("the capture has begun", Duration::from_secs(10), || {
-            Ok(running.said()?.contains("capturing on"))
-        })?;
-        Ok(running)
-    }
-
-    fn said(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(&self.said)?)
-    }
-
-    /// Ends it as Ctrl-C does; its summary.
-    fn stop(mut self) -> Result<String> {
-        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGINT)?;
-        let mut status = None;
-        wait_until("the capture has ended", Duration::from_secs(10), || {
-            status = self.child.try_wait()?;
-            Ok(status.is_some())
-        })?;
-        ensure!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.said()?);
-        self.said()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended already where all went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What tshark makes of a file: one line per frame with these fields.
-fn tshark(host: &Host, file: &Path, filter: &str) -> Result<Vec<String>> {
-    let file = file.to_str().context("not UTF-8")?;
-    let fields =
-        ["frame.interface_name", "frame.packet_flags_direction", "frame.comment", "vxlan.vni", "icmp.type"];
-    let mut words = vec!["tshark", "-n", "-r", file, "-Y", filter, "-T", "fields", "-E", "separator=|"];
-    for field in fields {
-        words.extend(["-e", field]);
-    }
-    let text = host.run(words, Duration::from_secs(30))?.success()?;
-    Ok(text.lines().map(str::to_owned).collect())
-}
-
-/// One host in this mode, the other the kernel's, so that each path is judged by itself.
-fn in_mode(name: &str, mode: Mode, steps: impl FnOnce(&TwoHosts) -> Result<()>) {
-    let configs = TwoHosts::configs(Attachment::Netns).map(str::to_owned);
-    let modes = [mode, Mode::Kernel];
-    let hosts = TwoHosts::build_each(name, Attachment::Netns, modes, configs, Lifetime::Bound)
-        .unwrap_or_else(|error| panic!("no lab: {error:#}"));
-    steps(&hosts).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-}
+use running::{Running, in_mode, tshark};
 
 /// Pings while capturing, and expects every request and reply four times in all: at the port and at the
 /// underlay, as it enters and as it leaves, each once.
@@ -157,6 +91,8 @@ fn a_capture_follows_switches_filters_and_tells_mistakes() {
         ensure!(error.contains("icmp adn arp") && error.contains("pcap-filter"), "{error}");
         let error = refused(&["--write", "/dev/null", "--device", "veth9"])?;
         ensure!(error.contains("veth9") && error.contains("eth0, veth2"), "{error}");
+        let error = refused(&["--write", "/dev/null", "--vni", "43"])?;
+        ensure!(error.contains("VNI 43; there are 42"), "{error}");
         let error = refused(&["--write", "/dev/full"])?;
         ensure!(error.contains("No space left"), "{error}");
         let file = host.dir().join("more.pcapng");

@@ -128,6 +128,11 @@ impl Sources {
         if let Some(unknown) = self.wanted.devices.iter().find(|name| !known.contains(&name.as_str())) {
             bail!("no device `{unknown}` is the daemon's; there are {}", known.join(", "));
         }
+        let vnis: BTreeSet<_> = status.overlays.iter().map(|overlay| overlay.vni).collect();
+        if let Some(unknown) = self.wanted.vni.filter(|vni| !vnis.contains(vni)) {
+            let known: Vec<_> = vnis.iter().map(u32::to_string).collect();
+            bail!("no overlay of the daemon's has VNI {unknown}; there are {}", known.join(", "));
+        }
         Ok(())
     }
 
