@@ -96,20 +96,33 @@ impl Host {
 
     /// Starts `vxdp run` and waits until it says that it is ready.
     pub fn start_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
-        self.when_ready(self.spawn_vxdp(config, mode)?)
+        self.start_daemon(self.run_command(config, Some(mode), &[])?)
+    }
+
+    /// Starts `vxdp run` under a watchdog of this period, as systemd does, and waits until it says that it is ready;
+    /// the socket receives what it tells the service manager from then on.
+    pub fn start_watched_vxdp(
+        &self,
+        config: &Path,
+        mode: Mode,
+        period: Duration,
+    ) -> Result<(UnixDatagram, Daemon)> {
+        let mut command = self.run_command(config, Some(mode), &[])?;
+        command.env("WATCHDOG_USEC", period.as_micros().to_string());
+        self.when_ready(self.spawn_command(command)?)
     }
 
     /// As [`Self::start_vxdp`], in the modes that the configuration names.
     pub fn start_vxdp_as_configured(&self, config: &Path) -> Result<Daemon> {
-        self.when_ready(self.spawn(config, None, &[])?)
+        self.start_daemon(self.run_command(config, None, &[])?)
     }
 
     /// Starts `vxdp run --takeover` beside a daemon that runs, and waits until it says that it is ready.
     pub fn take_over_vxdp(&self, config: &Path, mode: Mode) -> Result<Daemon> {
-        self.when_ready(self.spawn(config, Some(mode), &["--takeover"])?)
+        self.start_daemon(self.run_command(config, Some(mode), &["--takeover"])?)
     }
 
-    fn when_ready(&self, (ready, mut daemon): (UnixDatagram, Daemon)) -> Result<Daemon> {
+    fn when_ready(&self, (ready, mut daemon): (UnixDatagram, Daemon)) -> Result<(UnixDatagram, Daemon)> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && !crate::interrupted() {
             let mut buffer = [0; 4096];
@@ -117,7 +130,7 @@ impl Host {
             if let Ok(length) = ready.recv(&mut buffer)
                 && buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
             {
-                return Ok(daemon);
+                return Ok((ready, daemon));
             }
             if let Some(status) = daemon.child.try_wait()? {
                 bail!("`vxdp run` on {} ended with {status}:\n{}", self.name(), daemon.log_text());
@@ -131,22 +144,22 @@ impl Host {
 
     /// Starts `vxdp run` without waiting; the socket receives what it tells the service manager.
     pub fn spawn_vxdp(&self, config: &Path, mode: Mode) -> Result<(UnixDatagram, Daemon)> {
-        self.spawn(config, Some(mode), &[])
+        self.spawn_command(self.run_command(config, Some(mode), &[])?)
     }
 
     /// Starts `vxdp run` by a command of the caller's, and waits until it says that it is ready.
     pub(crate) fn start_daemon(&self, command: Command) -> Result<Daemon> {
-        self.when_ready(self.spawn_command(command)?)
+        Ok(self.when_ready(self.spawn_command(command)?)?.1)
     }
 
-    fn spawn(&self, config: &Path, mode: Option<Mode>, words: &[&str]) -> Result<(UnixDatagram, Daemon)> {
+    fn run_command(&self, config: &Path, mode: Option<Mode>, words: &[&str]) -> Result<Command> {
         let mut command = self.command([vxdp_binary()?.as_os_str(), "run".as_ref(), "--config".as_ref()]);
         command.arg(config).args(words);
         if let Some(mode) = mode {
             command.arg("--mode").args(mode.words());
         }
         command.envs(self.docker_address().map(|address| ("DOCKER_HOST", address)));
-        self.spawn_command(command)
+        Ok(command)
     }
 
     fn spawn_command(&self, mut command: Command) -> Result<(UnixDatagram, Daemon)> {

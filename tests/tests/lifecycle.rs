@@ -1,9 +1,12 @@
 //! Starting, stopping, dying, repairing and removing: what happens to an overlay while `vxdp` comes and goes.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use vxdp_lab::{
     Daemon, Family, Host, Lab, Mode, Outcome, Ping, Place, Segment, config_of, deploy, scenario, wait_until,
 };
@@ -194,6 +197,54 @@ fn down_removes_exactly_what_the_configuration_created_in_xdp_mode() {
 #[ignore = "needs root"]
 fn down_removes_exactly_what_the_configuration_created_by_the_inkernel_engine() {
     down_is_exact(INKERNEL);
+}
+
+/// Whether the daemon tells the service manager within this time that it is alive.
+fn shows_life(socket: &UnixDatagram, within: Duration) -> Result<bool> {
+    let (begun, mut buffer) = (Instant::now(), [0; 4096]);
+    while let Some(left) = within.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        socket.set_read_timeout(Some(left))?;
+        if let Ok(length) = socket.recv(&mut buffer)
+            && buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"WATCHDOG=1")
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Under a watchdog of this period, which is twice as long as the daemon may be silent.
+fn hanging_is_noticed(mode: Mode) {
+    scenario("watchdog", |lab| {
+        let period = Duration::from_secs(4);
+        let host = lab.h1();
+        host.container("c1")?;
+        let config = host.write_config(&config_of(lab, Family::V4, &[Segment::scenario()], 1))?;
+        let (socket, daemon) = host.start_watched_vxdp(&config, mode, period)?;
+        for number in 1..=2 {
+            ensure!(shows_life(&socket, period)?, "no notification {number} of a daemon that is well");
+        }
+        let pid = Pid::from_raw(daemon.pid().cast_signed());
+        kill(pid, Signal::SIGSTOP)?;
+        // What it said before it hung.
+        while shows_life(&socket, Duration::from_millis(100))? {}
+        ensure!(!shows_life(&socket, period)?, "one that hangs says that it is alive");
+        kill(pid, Signal::SIGCONT)?;
+        ensure!(shows_life(&socket, period)?, "no notification of a daemon that goes on");
+        daemon.stop()
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_daemon_shows_the_watchdog_in_time_that_it_is_alive_and_does_not_while_it_hangs() {
+    hanging_is_noticed(Mode::Kernel);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_daemon_shows_the_watchdog_in_time_that_it_is_alive_and_does_not_while_it_hangs_in_xdp_mode() {
+    hanging_is_noticed(Mode::Xdp);
 }
 
 fn losses_are_repaired(modes: [Mode; 2]) {
