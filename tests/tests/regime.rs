@@ -1,6 +1,6 @@
 //! Where the programs run and how the workers wait: each works, and `status` says which it is and why no better.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use vxdp_lab::{
 /// Bytes of a TCP transfer: some thousand segments.
 const BULK: usize = 2 << 20;
 
-/// How long an idle daemon's processor time is measured: many times the longest sleep of a worker.
+/// How long an idle worker is watched: many times its longest sleep.
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Ping, UDP and TCP both ways between the scenario's containers.
@@ -23,17 +23,13 @@ fn carries_everything(c1: &Place, c2: &Place) -> Result<()> {
     tcp_transfer(c2, c1, [10, 0, 0, 2], BULK)
 }
 
-fn deployed(
-    lab: &Lab,
-    modes: [Mode; 2],
-    steps: impl FnOnce(u32, &Place, &Place) -> Result<()>,
-) -> Result<()> {
+fn deployed(lab: &Lab, modes: [Mode; 2], steps: impl FnOnce(&Place, &Place) -> Result<()>) -> Result<()> {
     let segment = Segment::scenario();
-    let daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
+    let _daemons = deploy(lab, Family::V4, std::slice::from_ref(&segment), &modes)?;
     let (c1, c2) = (segment.place(lab, 0)?.0, segment.place(lab, 1)?.0);
     let fast = lab.hosts().iter().zip(modes).filter(|(_, mode)| *mode == Mode::Xdp);
     fast.map(|(host, _)| host).try_for_each(Host::wait_for_fast_path)?;
-    steps(daemons[0].pid(), &c1, &c2)
+    steps(&c1, &c2)
 }
 
 fn devices(host: &Host) -> Result<Vec<Value>> {
@@ -50,7 +46,7 @@ fn told(host: &Host) -> Result<String> {
 #[ignore = "needs root"]
 fn generic_mode_carries_everything_and_status_says_why_it_is_not_the_driver() {
     Lab::builder("generic").dataplane("attach = \"generic\"").run(|lab| {
-        deployed(lab, [Mode::Xdp; 2], |_, c1, c2| {
+        deployed(lab, [Mode::Xdp; 2], |c1, c2| {
             carries_everything(c1, c2)?;
             for host in lab.hosts() {
                 let frames = host.frames()?;
@@ -72,7 +68,7 @@ fn generic_mode_carries_everything_and_status_says_why_it_is_not_the_driver() {
 #[ignore = "needs root"]
 fn the_regime_of_veths_is_the_driver_in_copy_mode_and_status_says_why() {
     Lab::builder("driver").run(|lab| {
-        deployed(lab, [Mode::Xdp; 2], |_, _, _| {
+        deployed(lab, [Mode::Xdp; 2], |_, _| {
             for device in devices(lab.h1())? {
                 ensure!(device["regime"] == "driver" && device["zero_copy"] == false, "{device}");
             }
@@ -103,56 +99,54 @@ fn zero_copy_that_cannot_be_had_is_refused_with_the_reason() {
     });
 }
 
-/// Processor time that a process took while it was watched, in hundredths of one processor.
-fn percent_of_a_processor(pid: u32) -> Result<f64> {
-    let ticks = || -> Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Behind the name, which may hold anything: utime and stime are fields 14 and 15 (`proc(5)`).
-        let (_, fields) = stat.rsplit_once(')').context("no name")?;
-        let times = fields.split_whitespace().skip(11).take(2).map(str::parse);
-        Ok(times.collect::<Result<Vec<u64>, _>>()?.iter().sum())
+/// How often the worker looks at its rings in a second while nothing arrives.
+///
+/// Counted, not timed: what a turn costs depends on who else is on the machine (`docs/performance.md`).
+fn idle_turns_per_second(host: &Host) -> Result<f64> {
+    let turns = || -> Result<u64> {
+        let turns = &host.status()?["modes"]["engine"]["queues"][0]["turns"];
+        turns.as_u64().with_context(|| format!("no turns in {turns}"))
     };
-    let before = ticks()?;
+    let (before, begin) = (turns()?, Instant::now());
     std::thread::sleep(IDLE);
-    // A tick is a hundredth of a second on every Linux (`USER_HZ`).
-    Ok((ticks()? - before) as f64 / IDLE.as_secs_f64())
+    Ok((turns()? - before) as f64 / begin.elapsed().as_secs_f64())
 }
 
-/// Everything crosses with h1 in this mode; answers what h1's daemon takes of a processor when idle.
+/// Everything crosses with h1 in this mode; answers how often h1's worker looks at its rings when idle.
 fn polls(mode: &str) -> f64 {
     let mut idle = 0.0;
     Lab::builder(mode).dataplane(&format!("poll = \"{mode}\"")).run(|lab| {
-        deployed(lab, [Mode::Xdp, Mode::Kernel], |pid, c1, c2| {
+        deployed(lab, [Mode::Xdp, Mode::Kernel], |c1, c2| {
             carries_everything(c1, c2)?;
             let frames = lab.h1().frames()?.xdp;
             ensure!(frames.encap > 1000 && frames.decap > 1000, "{frames:?}");
-            idle = percent_of_a_processor(pid)?;
-            eprintln!("{mode}: {idle:.2} % of a processor when idle");
+            idle = idle_turns_per_second(lab.h1())?;
+            eprintln!("{mode}: {idle:.0} turns a second when idle");
             Ok(())
         })
     });
     idle
 }
 
-// The goal is 1 %; the rest is for a busy machine, where every wake-up finds cold caches.
+// 50 a second are by the clock (`LONGEST_SLEEP`); the rest is for frames that the kernels send by themselves.
 
 #[test]
 #[ignore = "needs root"]
 fn adaptive_polling_carries_everything_and_sleeps_when_idle() {
     let idle = polls("adaptive");
-    assert!(idle < 3.0, "{idle} %");
+    assert!(idle < 200.0, "{idle} turns a second");
 }
 
 #[test]
 #[ignore = "needs root"]
 fn interrupt_mode_carries_everything_and_sleeps_when_idle() {
     let idle = polls("interrupt");
-    assert!(idle < 3.0, "{idle} %");
+    assert!(idle < 200.0, "{idle} turns a second");
 }
 
 #[test]
 #[ignore = "needs root"]
 fn busy_polling_carries_everything_and_never_sleeps() {
     let idle = polls("busy");
-    assert!(idle > 10.0, "{idle} %: it sleeps, or the machine leaves it nothing");
+    assert!(idle > 2000.0, "{idle} turns a second: it sleeps");
 }
