@@ -8,13 +8,18 @@
 #![forbid(unsafe_code)]
 
 pub mod cpu;
+pub mod echo;
 pub mod figure;
 pub mod frame;
 pub mod generator;
+pub mod hosts;
 pub mod measure;
+pub mod regime;
 pub mod report;
 pub mod rig;
 pub mod search;
 pub mod session;
 pub mod sink;
 pub mod subject;
+pub mod turns;
+pub mod wire;

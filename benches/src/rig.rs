@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use vxdp_lab::Place;
 
 use crate::cpu;
-use crate::frame;
+use crate::frame::{self, Ends};
 use crate::generator::{self, Generator, Pace};
-use crate::sink::Sink;
-use crate::subject::{DEVICE, Polling, Subject};
+use crate::sink::{Counter, Sink};
+use crate::subject::{DEVICE, Entrance, Polling, Subject};
 
 /// What a rig sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,8 +29,7 @@ pub struct Traffic {
 /// Generator and sink, set up on a subject.
 pub struct Rig {
     generator: Box<dyn Generator>,
-    /// The sink.
-    pub sink: Sink,
+    sink: Box<dyn Counter>,
     // Goes last: what polls was needed until then.
     _polling: Option<Polling>,
 }
@@ -65,15 +65,25 @@ impl Trial {
 }
 
 impl Rig {
-    /// Sets it up.
+    /// Sets it up on a subject of a lab.
     pub fn open(subject: &Subject, traffic: Traffic) -> Result<Self> {
-        let kind = traffic.generator;
         let [c1, c2] = &subject.containers;
-        let polling = (kind == generator::Kind::Live)
-            .then(|| Polling::switch_on(subject.entrance.as_ref()))
-            .transpose()?;
         let sink = Sink::open(c2, DEVICE, subject.kind.sink_hook())?;
-        let generator = kind.open(c1, DEVICE, &frame::measuring(traffic.frame)?, traffic)?;
+        Self::towards(Box::new(sink), (c1, DEVICE), subject.entrance.as_ref(), &Ends::LAB, traffic)
+    }
+
+    /// Sets a generator on a container's device, whose frames enter the host at `entrance`, before a sink that is
+    /// there already.
+    pub fn towards(
+        sink: Box<dyn Counter>,
+        (container, device): (&Place, &str),
+        entrance: Option<&Entrance>,
+        ends: &Ends,
+        traffic: Traffic,
+    ) -> Result<Self> {
+        let kind = traffic.generator;
+        let polling = (kind == generator::Kind::Live).then(|| Polling::switch_on(entrance)).transpose()?;
+        let generator = kind.open(container, device, &frame::measuring(traffic.frame, ends)?, traffic)?;
         Ok(Self { generator, sink, _polling: polling })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::cpu;
 use crate::figure::{Figure, Sample, median};
@@ -13,6 +13,8 @@ use crate::report::progress::Progress;
 use crate::rig::{Rig, Traffic, Trial};
 use crate::search::{Outcome, Search};
 use crate::subject::{Kind, Subject};
+use crate::turns::{self, Named};
+use crate::wire::Wire;
 
 /// How thoroughly to measure.
 #[derive(Debug, Clone)]
@@ -57,15 +59,26 @@ pub struct Session {
     pub settings: Settings,
     /// What is measured.
     pub subjects: Vec<Subject>,
-    /// The plain wire, for calibration.
-    wire: Subject,
+    wire: Wire,
     dataplane: String,
-    calibrations: BTreeMap<Traffic, f64>,
-    no_drop: BTreeMap<(&'static str, Traffic), Vec<f64>>,
+    no_drop: NoDropRates,
 }
 
-/// A generator that reaches less than this multiple of a path's rate is what limits it.
-const BOTTLENECK: f64 = 1.1;
+/// What is known of the subjects' no-drop rates.
+#[derive(Debug, Clone, Default)]
+pub struct NoDropRates(BTreeMap<(&'static str, Traffic), Vec<f64>>);
+
+impl NoDropRates {
+    /// One was found.
+    pub fn note(&mut self, kind: Kind, traffic: Traffic, rate: f64) {
+        self.0.entry((kind.as_str(), traffic)).or_default().push(rate);
+    }
+
+    /// The median of those found.
+    pub fn median(&self, kind: Kind, traffic: Traffic) -> Option<f64> {
+        self.0.get(&(kind.as_str(), traffic)).map(|rates| median(rates))
+    }
+}
 
 impl Session {
     /// Builds every subject; `dataplane` are more lines for the `[dataplane]` section of modes of vxdp.
@@ -75,43 +88,18 @@ impl Session {
             let built = kind.build(dataplane, 1);
             subjects.push(built.with_context(|| format!("while building `{}`", kind.as_str()))?);
         }
-        let wire = Kind::None.build("", 1).context("while building the calibration's wire")?;
-        let dataplane = dataplane.to_owned();
-        Ok(Self {
-            settings,
-            subjects,
-            wire,
-            dataplane,
-            calibrations: BTreeMap::new(),
-            no_drop: BTreeMap::new(),
-        })
+        let (wire, dataplane) = (Wire::build(settings.trial)?, dataplane.to_owned());
+        Ok(Self { settings, subjects, wire, dataplane, no_drop: NoDropRates::default() })
     }
 
-    /// Runs `measurement`: every case, every subject in turn, as often as the settings say.
+    /// Runs `measurement` in turns.
     pub fn run(&mut self, measurement: Measurement, progress: &mut Progress) -> Result<Vec<Figure>> {
-        let mut figures = Vec::new();
-        let cases = measurement.cases(&self.settings);
-        for _ in 0..self.settings.rounds {
-            for case in &cases {
-                for index in 0..self.subjects.len() {
-                    let name = self.subjects[index].kind.as_str();
-                    if vxdp_lab::interrupted() {
-                        bail!("interrupted");
-                    }
-                    if !Measurement::applies(case, self.subjects[index].kind) {
-                        progress.leave_out();
-                        continue;
-                    }
-                    progress.begin(measurement, name, case);
-                    let samples = self.measure(measurement, index, case).with_context(|| {
-                        format!("{} of {name}, {}", measurement.as_str(), case.conditions().line())
-                    })?;
-                    progress.end(&samples);
-                    collect(&mut figures, measurement, &self.subjects[index], case, samples);
-                }
-            }
-        }
-        Ok(figures)
+        let named = |subject: &Subject| Named { kind: subject.kind, regime: subject.regime.line() };
+        let (settings, subjects) =
+            (self.settings.clone(), self.subjects.iter().map(named).collect::<Vec<_>>());
+        turns::run(measurement, &settings, &subjects, progress, |index, case| {
+            self.measure(measurement, index, case)
+        })
     }
 
     /// Measures one case, and looks whether the frames took the path that is meant to be measured.
@@ -130,18 +118,6 @@ impl Session {
         Ok(samples)
     }
 
-    /// What the generator can do into the sink with nothing in between, frames per second.
-    pub fn calibration(&mut self, traffic: Traffic) -> Result<f64> {
-        if let Some(rate) = self.calibrations.get(&traffic) {
-            return Ok(*rate);
-        }
-        self.pause()?;
-        let mut rig = Rig::open(&self.wire, traffic)?;
-        let rate = rig.trial(Pace::Flat, self.settings.trial)?.received_rate();
-        self.calibrations.insert(traffic, rate);
-        Ok(rate)
-    }
-
     /// More lines for `[dataplane]`, as in every configuration.
     pub fn dataplane(&self) -> &str {
         &self.dataplane
@@ -149,13 +125,13 @@ impl Session {
 
     /// Every calibration so far.
     pub fn calibrations(&self) -> &BTreeMap<Traffic, f64> {
-        &self.calibrations
+        self.wire.calibrations()
     }
 
     /// A trial of generator and sink with nothing in between.
     pub fn calibrated_trial(&self, traffic: Traffic, pace: Pace, duration: Duration) -> Result<Trial> {
         self.pause()?;
-        Rig::open(&self.wire, traffic)?.trial(pace, duration)
+        self.wire.trial(traffic, pace, duration)
     }
 
     /// Lets no subject take processor time while it carries nothing.
@@ -189,17 +165,16 @@ impl Session {
     pub fn search(&mut self, index: usize, traffic: Traffic) -> Result<(f64, Trial)> {
         let mut rig = self.rig(index, traffic)?;
         let (rate, overload) = self.settings.search_with(&mut rig)?;
-        self.no_drop.entry((self.subjects[index].kind.as_str(), traffic)).or_default().push(rate);
+        self.no_drop.note(self.subjects[index].kind, traffic, rate);
         Ok((rate, overload))
     }
 
     /// The no-drop rate of a subject: the median of what is known, or else searched now.
     pub fn no_drop_rate(&mut self, index: usize, traffic: Traffic) -> Result<f64> {
-        let key = (self.subjects[index].kind.as_str(), traffic);
-        if !self.no_drop.contains_key(&key) {
-            self.search(index, traffic)?;
+        match self.no_drop.median(self.subjects[index].kind, traffic) {
+            Some(rate) => Ok(rate),
+            None => Ok(self.search(index, traffic)?.0),
         }
-        Ok(median(&self.no_drop[&key]))
     }
 
     /// The lowest no-drop rate of all subjects.
@@ -213,40 +188,7 @@ impl Session {
 
     /// What has to be said about a figure of `rate` frames per second, if the generator is what limits it.
     pub fn bottleneck(&mut self, traffic: Traffic, rate: f64) -> Result<Option<String>> {
-        let generator = self.calibration(traffic)?;
-        Ok((rate * BOTTLENECK > generator).then(|| "the generator was the bottleneck".to_owned()))
-    }
-}
-
-/// Puts samples with their repetitions.
-fn collect(
-    figures: &mut Vec<Figure>,
-    measurement: Measurement,
-    subject: &Subject,
-    case: &Case,
-    samples: Vec<Sample>,
-) {
-    for sample in samples {
-        let new = Figure {
-            measurement: measurement.as_str().to_owned(),
-            metric: sample.metric.to_owned(),
-            subject: subject.kind.as_str().to_owned(),
-            regime: subject.regime.line(),
-            conditions: case.conditions(),
-            unit: sample.unit,
-            samples: Vec::new(),
-            notes: Vec::new(),
-            context: sample.context,
-        };
-        let same = |figure: &Figure| figure.subject == new.subject && figure.compares_with(&new);
-        let index = figures.iter().position(same).unwrap_or_else(|| {
-            figures.push(new);
-            figures.len() - 1
-        });
-        let figure = &mut figures[index];
-        figure.samples.push(sample.value);
-        if let Some(note) = sample.note.filter(|note| !figure.notes.contains(note)) {
-            figure.notes.push(note);
-        }
+        self.pause()?;
+        self.wire.bottleneck(traffic, rate)
     }
 }

@@ -33,6 +33,15 @@ impl Hook {
     }
 }
 
+/// Counts measuring frames, here or on another host.
+pub trait Counter: Send {
+    /// Measuring frames so far.
+    fn frames(&mut self) -> Result<u64>;
+
+    /// Waits until no frame comes any more; the frames so far.
+    fn drained(&mut self) -> Result<u64>;
+}
+
 /// Counts and drops while it exists; everything that is not a measuring frame passes.
 pub struct Sink {
     // Holds the program and its link.
@@ -64,14 +73,14 @@ impl Sink {
         }
         Ok(Self { _object: object, counted })
     }
+}
 
-    /// Measuring frames so far.
-    pub fn frames(&self) -> Result<u64> {
+impl Counter for Sink {
+    fn frames(&mut self) -> Result<u64> {
         Ok(self.counted.get(&(Counted::Frames as u32), 0)?.iter().sum())
     }
 
-    /// Waits until no frame comes any more; the frames so far.
-    pub fn drained(&self) -> Result<u64> {
+    fn drained(&mut self) -> Result<u64> {
         let start = Instant::now();
         let (mut last, mut since) = (self.frames()?, start);
         loop {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Serialize;
 use vxdp_lab::{
     Attachment, Daemon, Directions, Frames, Host, Lab, Mode, Ovs, OvsHosts, OvsPorts, Ping, Place, Probe,
     TwoHosts,
 };
 
 use crate::frame::{ADDRESS1, ADDRESS2, MAC1, MAC2};
+use crate::regime::{Regime, offloads};
 use crate::report::Machine;
 use crate::sink::Hook;
 
@@ -105,7 +105,7 @@ impl Kind {
 }
 
 /// A namespace, and the device in it that container 1's frames come from.
-pub type Entrance = (Place, &'static str);
+pub type Entrance = (Place, String);
 
 /// What a subject is made of.
 struct Built {
@@ -132,21 +132,6 @@ pub struct Subject {
     lab: Lab,
 }
 
-/// How a subject works: what a figure of it is worth depends on these.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Regime(pub Vec<(String, String)>);
-
-impl Regime {
-    fn set(&mut self, key: &str, value: impl Into<String>) {
-        self.0.push((key.to_owned(), value.into()));
-    }
-
-    /// In one line.
-    pub fn line(&self) -> String {
-        self.0.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
-    }
-}
-
 impl Subject {
     /// Has each container say something, so that every table knows both.
     ///
@@ -167,18 +152,7 @@ impl Subject {
     /// an error if none took it.
     pub fn stray(&self, before: &Frames) -> Result<Option<String>> {
         let (Some(after), Some(mode)) = (self.carried()?, self.kind.mode()) else { return Ok(None) };
-        let moved = |after: Directions, before: Directions| {
-            after.encap.saturating_sub(before.encap) + after.decap.saturating_sub(before.decap)
-        };
-        let (fast, kernel) = (moved(after.xdp, before.xdp), moved(after.kernel, before.kernel));
-        let (own, other) = if mode.is_fast() { (fast, kernel) } else { (kernel, fast) };
-        if other <= STRAY {
-            return Ok(None);
-        }
-        ensure!(own > 0, "mode {} carried none of {other} frames: the other path did", mode.as_str());
-        let share = other as f64 / (own + other) as f64;
-        let other = if mode.is_fast() { "the kernel's path" } else { "a fast path" };
-        Ok((share > STRAY_SHARE).then(|| format!("{:.0} % of the frames took {other}", share * 100.0)))
+        stray(mode, before, &after)
     }
 
     /// Stops what would take processor time from others while it is not measured.
@@ -264,40 +238,33 @@ impl Subject {
             Kind::OvsNonPmd => regime.set("af_xdp", "copy, in the main thread"),
             _ => {}
         }
-        if matches!(self.kind, Kind::Xdp | Kind::InKernel | Kind::InKernelXdp) {
-            let status = self.lab.h1().status()?;
-            let engine = &status["modes"]["engine"];
-            let device = &engine["devices"][0];
-            regime.set("hook", device["regime"].as_str().unwrap_or("none"));
-            // The in-kernel engine has neither sockets nor workers.
-            if self.kind == Kind::Xdp {
-                regime.set("af_xdp", if device["zero_copy"] == true { "zero-copy" } else { "copy" });
-                regime.set("workers", engine["workers"].to_string());
-            }
+        if self.kind.mode().is_some_and(Mode::is_fast) {
+            regime.set_engine(self.kind, &self.lab.h1().status()?);
             let lines = dataplane.lines().map(str::trim).filter(|line| !line.is_empty());
             let lines = lines.collect::<Vec<_>>();
             regime.set("dataplane", if lines.is_empty() { "default".to_owned() } else { lines.join("; ") });
         }
-        regime.set("container offloads", offloads(&self.containers[0])?);
+        regime.set("container offloads", offloads(&self.containers[0], DEVICE)?);
         regime.set("sink", self.kind.sink_hook().as_str());
         regime.set("processors", std::thread::available_parallelism()?.to_string());
         Ok(regime)
     }
 }
 
-/// Those features of a container's device on which TCP depends, as far as they are on.
-fn offloads(container: &Place) -> Result<String> {
-    let text = container.exec(["ethtool", "-k", DEVICE])?;
-    let on = |feature: &str| text.lines().any(|line| line.starts_with(&format!("{feature}: on")));
-    let features = [
-        ("tx-checksumming", "tx"),
-        ("tcp-segmentation-offload", "tso"),
-        ("generic-segmentation-offload", "gso"),
-        ("generic-receive-offload", "gro"),
-    ];
-    let on = features.into_iter().filter(|(feature, _)| on(feature)).map(|(_, short)| short);
-    let on = on.collect::<Vec<_>>();
-    Ok(if on.is_empty() { "none".to_owned() } else { on.join(" ") })
+/// Whether frames took another path than that of `mode` between two counts, in words; an error if none took it.
+pub fn stray(mode: Mode, before: &Frames, after: &Frames) -> Result<Option<String>> {
+    let moved = |after: Directions, before: Directions| {
+        after.encap.saturating_sub(before.encap) + after.decap.saturating_sub(before.decap)
+    };
+    let (fast, kernel) = (moved(after.xdp, before.xdp), moved(after.kernel, before.kernel));
+    let (own, other) = if mode.is_fast() { (fast, kernel) } else { (kernel, fast) };
+    if other <= STRAY {
+        return Ok(None);
+    }
+    ensure!(own > 0, "mode {} carried none of {other} frames: the other path did", mode.as_str());
+    let share = other as f64 / (own + other) as f64;
+    let other = if mode.is_fast() { "the kernel's path" } else { "a fast path" };
+    Ok((share > STRAY_SHARE).then(|| format!("{:.0} % of the frames took {other}", share * 100.0)))
 }
 
 /// Two hosts with vxdp, joined by one veth pair in every mode.
@@ -325,14 +292,14 @@ fn overlay(mode: Mode, dataplane: &str, vnis: u32) -> Result<Built> {
         }
     }
     let entrance = lab.h1().netns("overlay");
-    Ok(Built { lab, daemons, switches: Vec::new(), entrance: Some((entrance, "veth2")) })
+    Ok(Built { lab, daemons, switches: Vec::new(), entrance: Some((entrance, "veth2".to_owned())) })
 }
 
 /// Two hosts with Open vSwitch.
 fn ovs(ports: OvsPorts) -> Result<Built> {
     let (switches, lab) = OvsHosts::build(Lab::builder("bench-ovs").build()?, ports)?.into_parts();
     let entrance = lab.h1().place().clone();
-    Ok(Built { lab, daemons: Vec::new(), switches, entrance: Some((entrance, "veth2")) })
+    Ok(Built { lab, daemons: Vec::new(), switches, entrance: Some((entrance, "veth2".to_owned())) })
 }
 
 /// Overlays beside the scenario's, so that there are `vnis`; nobody is in them.
@@ -387,7 +354,7 @@ impl Polling {
             let features = place.exec(["ethtool", "-k", device])?;
             ensure!(features.contains("generic-receive-offload: on"), "{device} does not switch GRO on");
         }
-        Ok(Self { device: (!on).then(|| (place.clone(), *device)) })
+        Ok(Self { device: (!on).then(|| (place.clone(), device.clone())) })
     }
 }
 

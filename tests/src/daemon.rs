@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::command::{self, Outcome};
 use crate::host::Host;
@@ -17,7 +18,8 @@ use crate::host::Host;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What carries known unicast frames, as in `vxdp run --mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The kernel's vxlan device.
     Kernel,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::daemon::Mode;
@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::wait::wait_until;
 
 /// Frames by the path that carried them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
     /// Userspace, over AF_XDP.
     pub xdp: Directions,
@@ -24,7 +24,7 @@ pub struct Frames {
 }
 
 /// Frames into and out of tunnels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directions {
     /// Into tunnels.
     pub encap: u64,

@@ -32,6 +32,17 @@ impl Place {
         Self { lab: lab.to_owned(), label: label.to_owned(), holder, net }
     }
 
+    /// Where this process is, whether in a lab or not.
+    pub fn here() -> Self {
+        let lab = std::env::var(LAB_VARIABLE).unwrap_or_default();
+        Self::of_host(&lab, "this host", std::process::id())
+    }
+
+    /// The network namespace at `path`, as the machine's mount namespace has it; `label` names it in messages.
+    pub fn at(&self, path: &Path, label: &str) -> Self {
+        Self { label: label.to_owned(), net: path.to_owned(), ..self.clone() }
+    }
+
     /// The namespace `name` of the same host, as in `ip netns`.
     pub fn netns(&self, name: &str) -> Self {
         // `root` leads into the mount namespace of the holder, where alone `/run/netns` holds the name.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// The macro benchmark.
 pub(crate) const PROGRAM: &str = "vxdp-bench";
 
-/// Measure throughput, latency and cost of every mode against the kernel, on a lab of two hosts.
+/// Measure throughput, latency and cost of every mode against the kernel, on a lab or between two real hosts.
 ///
 /// The report goes to `target/bench`: a page with charts, a summary in Markdown, and the figures as JSON.
 #[derive(clap::Args)]
@@ -18,6 +18,8 @@ pub(crate) const PROGRAM: &str = "vxdp-bench";
   cargo xtask bench throughput --frames 64          one figure
   cargo xtask bench --save before                   keep the run as `before` …
   cargo xtask bench --against before                … and fail if a mode has become worse since
+  cargo xtask bench --sink --config host2.toml      host 2 of two real hosts that run vxdp …
+  cargo xtask bench --config host1.toml             … and host 1, which measures towards it
   cargo xtask bench -- --help                       every argument
   cargo xtask bench micro                           the criterion benches; reports in target/criterion
   cargo xtask bench micro encap                     those whose name contains `encap`

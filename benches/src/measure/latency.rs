@@ -1,33 +1,24 @@
 //! `latency`: round trips of a UDP request between the containers, as histograms.
 
-use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
+use crate::echo::{self, Echo, LOST};
 use crate::figure::{Sample, Unit};
 use crate::frame::ADDRESS2;
 use crate::generator::Pace;
-use crate::rig::Traffic;
+use crate::rig::{Rig, Traffic};
 use crate::session::{Session, Settings};
-use crate::subject::Subject;
 
-/// A request without an answer after this time is lost.
-const LOST: Duration = Duration::from_millis(200);
-/// How long the echo may take to notice that it is not needed any more.
-const ECHO_CHECK: Duration = Duration::from_millis(50);
 /// Time between two requests of the sparse kind.
 const SPARSE: Duration = Duration::from_millis(1);
 /// Bytes of a request: its frame is one of 64 bytes, the frame check sequence included.
 const REQUEST: usize = 18;
-/// What goes on beside the requests under load.
-fn load(settings: &Settings) -> Traffic {
-    Traffic { frame: 64, flows: 1, destinations: 1, generator: settings.generators[0] }
-}
-/// The common load, as a share of the lowest no-drop rate of all subjects.
-const EQUAL: f64 = 0.5;
+/// Share of a no-drop rate that goes on beside the requests under load.
+pub(crate) const HALF: f64 = 0.5;
 
 /// How requests are sent, and what else crosses meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,29 +46,46 @@ impl Way {
     }
 }
 
-pub(super) fn length(settings: &Settings) -> Duration {
+/// What goes on beside the requests under load.
+pub(crate) fn load(settings: &Settings) -> Traffic {
+    Traffic { frame: 64, flows: 1, destinations: 1, generator: settings.generators[0] }
+}
+
+pub(crate) fn length(settings: &Settings) -> Duration {
     settings.trial * 3
 }
 
 pub(super) fn run(session: &mut Session, index: usize, way: Way) -> Result<Vec<Sample>> {
     let (length, traffic) = (length(&session.settings), load(&session.settings));
-    let load = match way {
+    let rate = match way {
         Way::BackToBack | Way::Sparse => None,
-        Way::HalfLoad => Some(session.no_drop_rate(index, traffic)? * 0.5),
-        Way::EqualLoad => Some(session.lowest_no_drop_rate(traffic)? * EQUAL),
+        Way::HalfLoad => Some(session.no_drop_rate(index, traffic)? * HALF),
+        Way::EqualLoad => Some(session.lowest_no_drop_rate(traffic)? * HALF),
     };
-    let pause = if way == Way::Sparse { SPARSE } else { Duration::ZERO };
     // Other subjects may have been searched for the rate.
     session.wake(index)?;
-    let Some(rate) = load else {
-        return round_trips(&session.subjects[index], pause, length)?.samples();
+    let mut rig = rate.map(|_| session.rig(index, traffic)).transpose()?;
+    let [c1, c2] = &session.subjects[index].containers;
+    let echo = Echo::start(c2, ADDRESS2.into())?;
+    let client = echo::client(c1, echo.address())?;
+    samples(&client, way, length, rig.as_mut().zip(rate))
+}
+
+/// Sends requests to an echo for `length`, beside frames at a rate where there is one.
+pub(crate) fn samples(
+    client: &UdpSocket,
+    way: Way,
+    length: Duration,
+    load: Option<(&mut Rig, f64)>,
+) -> Result<Vec<Sample>> {
+    let pause = if way == Way::Sparse { SPARSE } else { Duration::ZERO };
+    let Some((rig, rate)) = load else {
+        return ask(client, pause, length)?.samples();
     };
-    let mut rig = session.rig(index, traffic)?;
-    let subject = &session.subjects[index];
     let (found, trial) = std::thread::scope(|scope| {
         // A little longer than the requests, so that none of them is alone.
         let beside = scope.spawn(|| rig.trial(Pace::Rate(rate), length + LOST));
-        let found = round_trips(subject, pause, length);
+        let found = ask(client, pause, length);
         let trial = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (found, trial)
     });
@@ -123,34 +131,6 @@ impl RoundTrips {
         let mut samples = self.times.samples()?;
         samples.push(Sample::new("requests lost", Unit::Frames, self.lost as f64));
         Ok(samples)
-    }
-}
-
-/// Sends requests from container 1 to an echo in container 2 for `length`.
-fn round_trips(subject: &Subject, pause: Duration, length: Duration) -> Result<RoundTrips> {
-    let [c1, c2] = &subject.containers;
-    let echo = c2.enter(|| Ok(UdpSocket::bind((Ipv4Addr::from(ADDRESS2), 0))?))?;
-    let client = c1.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
-    client.connect(echo.local_addr()?)?;
-    client.set_read_timeout(Some(LOST))?;
-    echo.set_read_timeout(Some(ECHO_CHECK))?;
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| answer(&echo, &done));
-        let asked = ask(&client, pause, length);
-        done.store(true, Ordering::Relaxed);
-        asked
-    })
-}
-
-/// Sends back what comes, until it is told to end.
-fn answer(echo: &UdpSocket, done: &AtomicBool) {
-    let mut buffer = [0; 2048];
-    while !done.load(Ordering::Relaxed) {
-        // A time limit that passed; or the client's, who will notice.
-        if let Ok((length, client)) = echo.recv_from(&mut buffer) {
-            let _ = echo.send_to(&buffer[..length], client);
-        }
     }
 }
 

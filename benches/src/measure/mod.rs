@@ -2,10 +2,10 @@
 
 mod cost;
 mod failover;
-mod latency;
+pub(crate) mod latency;
 mod scale;
 mod tcp;
-mod throughput;
+pub(crate) mod throughput;
 
 use std::time::Duration;
 

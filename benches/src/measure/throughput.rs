@@ -14,20 +14,23 @@ const SLOWED: &str = "nothing is lost under overload: the path runs in the gener
 
 pub(super) fn run(session: &mut Session, index: usize, traffic: Traffic) -> Result<Vec<Sample>> {
     let (rate, overload) = session.search(index, traffic)?;
-    let note = session
-        .bottleneck(traffic, overload.received_rate())?
-        .or_else(|| remark(&overload, &session.settings));
-    Ok(vec![
+    let bottleneck = session.bottleneck(traffic, overload.received_rate())?;
+    Ok(samples(rate, &overload, bottleneck.or_else(|| remark(&overload, &session.settings))))
+}
+
+/// What a search found, with what has to be said of it.
+pub(crate) fn samples(rate: f64, overload: &Trial, note: Option<String>) -> Vec<Sample> {
+    vec![
         Sample { note: note.clone(), ..Sample::new("no-drop rate", Unit::FramesPerSecond, rate) },
         Sample {
             note,
             ..Sample::new("delivered under overload", Unit::FramesPerSecond, overload.received_rate())
         },
         Sample::context("offered as overload", Unit::FramesPerSecond, overload.sent_rate()),
-    ])
+    ]
 }
 
 /// What has to be said of a path that lost nothing under overload.
-pub(super) fn remark(overload: &Trial, settings: &Settings) -> Option<String> {
+pub(crate) fn remark(overload: &Trial, settings: &Settings) -> Option<String> {
     (overload.loss() <= settings.search.tolerance).then(|| SLOWED.to_owned())
 }

@@ -29,6 +29,9 @@ pub struct Run {
     pub arguments: Vec<String>,
     /// The machine it ran on.
     pub machine: Machine,
+    /// The machine of the sink, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<Machine>,
     /// What the generator can do into the sink with nothing in between.
     pub calibrations: Vec<Calibration>,
     /// Everything measured.

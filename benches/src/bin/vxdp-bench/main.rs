@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use vxdp_benches::generator;
+use vxdp_benches::figure::Figure;
 use vxdp_benches::measure::Measurement;
 use vxdp_benches::report::against::Against;
 use vxdp_benches::report::output::{self, Output, valid_name};
@@ -17,10 +17,12 @@ use vxdp_benches::report::{Run, markdown, table};
 use vxdp_benches::search::Search;
 use vxdp_benches::session::{Session, Settings};
 use vxdp_benches::subject::Kind;
+use vxdp_benches::{generator, hosts};
 
-/// Measures modes of vxdp, and peers, in turns within one run, on labs of two hosts each.
+/// Measures modes of vxdp, and peers, in turns within one run, on labs of two hosts each, or between two real hosts.
 ///
-/// Touches nothing outside its own namespaces and removes them at the end.
+/// On labs it touches nothing outside its own namespaces, and removes them at the end. Between two hosts it uses the
+/// daemons that run there: it switches the mode of one overlay, sends out of its container, and switches back.
 #[derive(Debug, Parser)]
 #[command(
     name = "vxdp-bench",
@@ -31,7 +33,9 @@ use vxdp_benches::subject::Kind;
   vxdp-bench --quick --json run.jsonl           in two minutes, for a program to read
   vxdp-bench --out bench --save before          keeps the run under a name
   vxdp-bench --out bench --against before       fails if a mode has become worse since
-  vxdp-bench --from bench/run.json --out pages  makes the reports of a run again"
+  vxdp-bench --from bench/run.json --out pages  makes the reports of a run again
+  vxdp-bench --sink --config b.toml             host B of two real hosts, each with a running vxdp …
+  vxdp-bench --config a.toml throughput         … and host A, which measures towards B"
 )]
 struct Arguments {
     /// What to measure; everything if nothing is named
@@ -94,6 +98,16 @@ struct Arguments {
     /// Measure nothing: take the figures from a `run.json`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["measurements", "quick"])]
     from: Option<PathBuf>,
+    /// Measure between two real hosts instead of on a lab: from the first container of this host's configuration to
+    /// its first `remote`, on whose host `--sink` waits; a daemon must run on both
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "peers", "dataplane", "rows", "vnis"])]
+    config: Option<PathBuf>,
+    /// Be the sink of such a measurement until Ctrl-C; only hosts that the configuration names are let in
+    #[arg(long, requires = "config", conflicts_with_all = ["measurements", "modes", "quick", "against", "save", "json", "markdown"])]
+    sink: bool,
+    /// TCP port of the sink, on its VTEP address
+    #[arg(long, value_name = "PORT", default_value_t = hosts::PORT, requires = "config")]
+    sink_port: u16,
 }
 
 fn parse_mode(text: &str) -> Result<Kind, String> {
@@ -122,6 +136,10 @@ fn main() -> ExitCode {
 
 /// Answers whether all is well: everything was measured, and nothing became worse.
 fn run(arguments: &Arguments) -> Result<bool> {
+    if let (true, Some(config)) = (arguments.sink, &arguments.config) {
+        prepare()?;
+        return hosts::serve(config, arguments.sink_port).map(|()| true);
+    }
     let output = arguments.out.as_deref().map(Output::new);
     // First of all, so that no half hour of measuring ends in a misspelt name.
     let before = match (&output, &arguments.against) {
@@ -171,12 +189,21 @@ fn show(
     Ok(run.troubles.is_empty() && !against.is_some_and(Against::is_worse))
 }
 
+/// Before anything is made.
+fn prepare() -> Result<()> {
+    vxdp_lab::catch_interrupts()?;
+    ensure!(nix::unistd::geteuid().is_root(), "needs root: it enters and makes network namespaces");
+    Ok(())
+}
+
 /// Measures what can be measured; what fails is noted, and the rest goes on.
 fn measure(arguments: &Arguments) -> Result<Run> {
-    vxdp_lab::catch_interrupts()?;
-    ensure!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces");
+    prepare()?;
     let settings = arguments.settings();
-    let measurements = arguments.measurements();
+    let mut measurements = arguments.measurements();
+    if arguments.config.is_some() {
+        measurements = hosts::measurements(&arguments.measurements)?;
+    }
     let kinds = arguments.modes.iter().chain(&arguments.peers).copied().collect::<Vec<_>>();
     ensure!(!kinds.is_empty(), "nothing to measure: name modes or peers");
     let _needed = generator::Needed::by(&settings.generators)?;
@@ -184,12 +211,34 @@ fn measure(arguments: &Arguments) -> Result<Run> {
     let mut progress = Progress::new(&measurements, &settings, kinds.len());
     let names = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
     eprintln!("building {names}; measuring takes about {} …", progress.shown());
-    let mut session = Session::build(&kinds, &arguments.dataplane, settings)?;
-    for subject in &session.subjects {
-        eprintln!("  {}: {}", subject.kind.as_str(), subject.regime.line());
+    let calibrations = if let Some(config) = &arguments.config {
+        let mut pair = hosts::Pair::connect(config, arguments.sink_port, &kinds, settings)?;
+        run.sink = Some(pair.machine.clone());
+        each(&measurements, &mut run, &mut progress, |it, progress| pair.run(it, progress))?;
+        pair.wire().calibrations().clone()
+    } else {
+        let mut session = Session::build(&kinds, &arguments.dataplane, settings)?;
+        for subject in &session.subjects {
+            eprintln!("  {}: {}", subject.kind.as_str(), subject.regime.line());
+        }
+        each(&measurements, &mut run, &mut progress, |it, progress| session.run(it, progress))?;
+        session.calibrations().clone()
+    };
+    for (traffic, rate) in calibrations {
+        run.calibrated(traffic, rate);
     }
-    for measurement in measurements {
-        match session.run(measurement, &mut progress) {
+    Ok(run)
+}
+
+/// Runs one measurement after the other.
+fn each(
+    measurements: &[Measurement],
+    run: &mut Run,
+    progress: &mut Progress,
+    mut measure: impl FnMut(Measurement, &mut Progress) -> Result<Vec<Figure>>,
+) -> Result<()> {
+    for &measurement in measurements {
+        match measure(measurement, progress) {
             Ok(figures) => run.figures.extend(figures),
             Err(error) if vxdp_lab::interrupted() => return Err(error),
             Err(error) => {
@@ -200,10 +249,7 @@ fn measure(arguments: &Arguments) -> Result<Run> {
             }
         }
     }
-    for (traffic, rate) in session.calibrations() {
-        run.calibrated(*traffic, *rate);
-    }
-    Ok(run)
+    Ok(())
 }
 
 fn json_lines(run: &Run) -> Result<String> {
