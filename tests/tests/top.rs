@@ -154,8 +154,7 @@ fn shows_pings(mode: Mode, path: &str) -> Result<()> {
     };
     carries(&terminal)?;
     terminal.shows(&["█"])?;
-    let vteps = if mode.is_fast() { "192.168.10.22" } else { "the kernel does not count by VTEP" };
-    terminal.shows(&[vteps])?;
+    terminal.shows(&["NEXT HOP", "192.168.10.22"])?;
     terminal.press("2")?;
     terminal.shows(&["DEVICE", "ENCAP/S▼", "PASSED/S", "veth2"])?;
     terminal.press("s")?;

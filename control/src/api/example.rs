@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::api::status::Status;
+use crate::api::status::{Status, VtepStatus};
 use crate::engine::{Carried, DeviceReport, EngineReport, Frames, VerdictCount, VtepReport};
+use crate::reach::Reach;
 
 pub(crate) fn carried(frames: u64) -> Carried {
     let frames = Frames { frames, bytes: 98 * frames };
@@ -13,6 +14,20 @@ pub(crate) fn carried(frames: u64) -> Carried {
 pub(crate) fn vtep(address: [u8; 4], carried: Carried) -> VtepReport {
     let next_hop = Some("02:00:c0:a8:0a:16".to_owned());
     VtepReport { address: IpAddr::from(address), next_hop, mtu: None, why: None, carried }
+}
+
+/// A VTEP on the kernel's path, with the state of its next hop.
+pub(crate) fn kernel_vtep(address: [u8; 4], state: Option<&str>) -> VtepStatus {
+    let address = IpAddr::from(address);
+    let reach = Reach {
+        device: Some("eth0".to_owned()),
+        next_hop: address,
+        mtu: None,
+        mac: state.map(|_| "02:00:c0:a8:0a:16".to_owned()),
+        asked: state.is_some(),
+        state: state.map(str::to_owned),
+    };
+    VtepStatus { address, reach, why: None }
 }
 
 /// One overlay with one container; each path, the port and the VTEP have carried `frames` each way.

@@ -36,8 +36,8 @@ pub struct Status {
     /// The metrics endpoint, where one is configured.
     #[serde(default)]
     pub metrics: Option<MetricsStatus>,
-    /// Where the kernel's path would send for each VTEP that is configured or known, the first 256; empty while an
-    /// engine flies, whose report has them.
+    /// Where the kernel's path would send for each VTEP that is configured or known, the first 256; without
+    /// those that an engine reports.
     #[serde(default)]
     pub vteps: Vec<VtepStatus>,
     /// Latest distinct errors, the newest first.
@@ -63,6 +63,17 @@ pub struct VtepStatus {
     pub reach: Reach,
     /// Why nothing gets there.
     pub why: Option<String>,
+}
+
+impl VtepStatus {
+    /// How far the next hop is known, in a word or two: the state of its neighbour entry, where it has one.
+    pub fn state(&self) -> &str {
+        match (&self.reach.device, &self.reach.state) {
+            (None, _) => "no route",
+            (Some(_), Some(state)) => state,
+            (Some(_), None) => "not asked",
+        }
+    }
 }
 
 /// The tunnel's side towards the network.

@@ -193,18 +193,14 @@ fn write_kernel_vteps(text: &mut String, vteps: &[VtepStatus]) -> std::fmt::Resu
     let mut vteps: Vec<_> = vteps.iter().collect();
     vteps.sort_by_key(|vtep| (vtep.why.is_none(), vtep.reach.mac.is_some()));
     let mut table = Table::new(["  VTEP", "NEXT HOP", "MAC", "STATE"]);
-    for VtepStatus { address, reach, .. } in vteps.iter().take(SHOWN_VTEPS) {
+    for vtep in vteps.iter().take(SHOWN_VTEPS) {
+        let VtepStatus { address, reach, .. } = vtep;
         let hop = reach.device.as_ref().map_or_else(String::new, |_| reach.next_hop.to_string());
-        let state = match (&reach.device, &reach.state) {
-            (None, _) => "no route",
-            (Some(_), Some(state)) => state,
-            (Some(_), None) => "not asked for",
-        };
         table.row([
             format!("  {address}"),
             hop,
             reach.mac.clone().unwrap_or_else(|| "unresolved".to_owned()),
-            state.to_owned(),
+            vtep.state().to_owned(),
         ]);
     }
     if !vteps.is_empty() {
@@ -420,7 +416,7 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}\n{text}"));
         assert!(
-            place("failed") < place("not asked for") && place("not asked for") < place("reachable"),
+            place("failed") < place("not asked") && place("not asked") < place("reachable"),
             "{text}"
         );
         place("the next hop 192.168.110.254 on eth0 does not answer");

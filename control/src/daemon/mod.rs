@@ -341,9 +341,7 @@ impl Daemon {
                     meter.fill(&mut status.overlays).await;
                     status.modes = block_in_place(|| pilot.report());
                     status.mode.clone_from(&status.modes.mode);
-                    if status.modes.engine.is_none() {
-                        status.vteps = vteps::look(&pilot.config(), &host).await;
-                    }
+                    status.vteps = vteps::look(&pilot.config(), &status.modes, &host).await;
                     Answer::with(&status)
                 });
                 return;

@@ -7,21 +7,30 @@ use std::net::IpAddr;
 use super::rows;
 use crate::api::status::VtepStatus;
 use crate::causes::chain;
-use crate::config::Config;
+use crate::config::{Config, Mode, Overlay};
+use crate::engine::pilot::{ModeReport, OverlayMode};
 use crate::netns::Netns;
 use crate::reach::Reach;
 
 /// As many as are asked for: each takes a route request.
 const LISTED: usize = 256;
 
-/// Those that the configuration names and those that rows name, however they came.
-pub(super) async fn look(config: &Config, host: &Netns) -> Vec<VtepStatus> {
-    let remotes = config.overlays.iter().flat_map(|overlay| overlay.remotes.iter().map(|remote| remote.vtep));
-    let flood = config.overlays.iter().flat_map(|overlay| overlay.flood.iter().copied());
-    let mut vteps: BTreeSet<IpAddr> = remotes.chain(flood).collect();
-    for overlay in &config.overlays {
+/// Those that the configuration names and those that rows name, however they came, of overlays that no engine has;
+/// without those that an engine reports.
+pub(super) async fn look(config: &Config, modes: &ModeReport, host: &Netns) -> Vec<VtepStatus> {
+    let has_engine = |overlay: &&Overlay| {
+        let is_it = |mode: &&OverlayMode| (mode.vni, mode.port) == (overlay.vni.get(), overlay.port);
+        modes.overlays.iter().find(is_it).is_some_and(|mode| mode.mode == Mode::Xdp)
+    };
+    let mut vteps = BTreeSet::new();
+    for overlay in config.overlays.iter().filter(|overlay| !has_engine(overlay)) {
+        vteps.extend(overlay.remotes.iter().map(|remote| remote.vtep));
+        vteps.extend(&overlay.flood);
         // Without the device it has no rows; that it is not there is told elsewhere.
         vteps.extend(rows::vteps(overlay).await.unwrap_or_default());
+    }
+    for peer in modes.engine.iter().flat_map(|engine| &engine.peers) {
+        vteps.remove(&peer.address);
     }
     let vteps: Vec<_> = vteps.into_iter().take(LISTED).collect();
     reach(host, &vteps).await.unwrap_or_else(|error| {

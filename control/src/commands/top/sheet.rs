@@ -47,7 +47,7 @@ impl View {
     /// Why the table is empty.
     const fn without_rows(self) -> &'static str {
         match self {
-            Self::Vteps => "no fast path, or no VTEP in its tables; the kernel does not count by VTEP",
+            Self::Vteps => "no VTEP is configured or known",
             Self::Ports => "no containers",
             Self::Overlays => "nothing is known of what paths have carried",
             Self::Reasons => "no frame was dropped, lost, or passed to the kernel by the fast path",
@@ -183,7 +183,14 @@ fn total(carried: &Carried) -> Cell {
     Cell::Number(Some(carried.encap.frames.saturating_add(carried.decap.frames)))
 }
 
+/// Those that an engine reports, and those on the kernel's path, which does not count by VTEP.
 fn vteps(status: &Status, rates: &Rates) -> Vec<Vec<Cell>> {
+    let of_kernel = status.vteps.iter().map(|vtep| {
+        let mut row = vec![Cell::Address(vtep.address), Cell::Text(vtep.state().to_owned())];
+        row.extend(flow_cells(None));
+        row.push(Cell::Number(None));
+        row
+    });
     let peers = status.modes.engine.iter().flat_map(|engine| &engine.peers);
     let row = |vtep: &crate::engine::VtepReport| {
         let hop = if vtep.next_hop.is_some() { "resolved" } else { "unresolved" };
@@ -192,7 +199,7 @@ fn vteps(status: &Status, rates: &Rates) -> Vec<Vec<Cell>> {
         row.push(total(&vtep.carried));
         row
     };
-    peers.map(row).collect()
+    peers.map(row).chain(of_kernel).collect()
 }
 
 /// A device, with the VNI of its overlay.
@@ -261,7 +268,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::api::example::{carried, status, vtep};
+    use crate::api::example::{carried, kernel_vtep, status, vtep};
 
     fn sheet(view: View, order: Order) -> Sheet {
         let (mut before, mut now) = (status(100), status(200));
@@ -311,9 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_listed_in_kernel_mode_too_and_without_rates() {
+    fn containers_and_vteps_are_listed_in_kernel_mode_too_and_without_rates() {
         let mut now = status(200);
         now.modes.engine = None;
+        now.vteps = vec![kernel_vtep([192, 168, 10, 22], Some("stale")), kernel_vtep([192, 0, 2, 1], None)];
         let sample = Sample::of(&now, Instant::now());
         let order = View::Ports.first_order();
         let sheet = Sheet::of(View::Ports, &now, &sample, &Rates::default(), order);
@@ -327,6 +335,11 @@ mod tests {
             ]
         );
         let vteps = Sheet::of(View::Vteps, &now, &sample, &Rates::default(), order);
-        assert!(vteps.rows.is_empty() && vteps.note.contains("the kernel does not count by VTEP"));
+        let shown = |row: &Vec<Cell>| row[..3].to_vec();
+        let cells = |last: [u8; 4], state: &str| {
+            vec![Cell::Address(last.into()), Cell::Text(state.into()), Cell::Rate(None)]
+        };
+        let shown: Vec<_> = vteps.rows.iter().map(shown).collect();
+        assert_eq!(shown, [cells([192, 0, 2, 1], "not asked"), cells([192, 168, 10, 22], "stale")]);
     }
 }
