@@ -415,10 +415,7 @@ mod tests {
         let text = screen(&Status { modes: ModeReport::default(), vteps, ..status_of(true) });
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}\n{text}"));
-        assert!(
-            place("failed") < place("not asked") && place("not asked") < place("reachable"),
-            "{text}"
-        );
+        assert!(place("failed") < place("not asked") && place("not asked") < place("reachable"), "{text}");
         place("the next hop 192.168.110.254 on eth0 does not answer");
         place("and 4 more VTEPs");
     }

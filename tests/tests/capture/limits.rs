@@ -4,13 +4,16 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
+use vxdp_control::api::client;
+use vxdp_control::capture::{Direction, SNAP_LENGTH, Wanted};
+use vxdp_control::cli::DEFAULT_SOCKET;
 use vxdp_lab::{Host, Injector, Mode, Ping, Place, TwoHosts, VNI, VXLAN_PORT, vxdp_binary, wait_until};
 
-use crate::running::{Running, in_mode, tshark};
+use crate::running::{Running, in_both_modes, in_mode, tshark};
 
 /// Ethernet, IPv4 and ICMP.
 const HEADERS: u32 = 14 + 20 + 8;
@@ -31,10 +34,14 @@ fn mark(from: &Place, target: Ipv4Addr, length: u32) -> Result<()> {
     from.run(words, Duration::from_secs(10))?.success().map(drop)
 }
 
-/// Frames of [`mark`] in a file that may end in the middle of a block still.
+/// Frames of [`mark`] in a file.
 fn marks(host: &Host, file: &Path, length: u32) -> Result<usize> {
-    let filter = format!("frame.len == {length}");
-    let words = ["tshark", "-n", "-r", file.to_str().context("not UTF-8")?, "-Y", &filter];
+    frames(host, file, &format!("frame.len == {length}"))
+}
+
+/// Frames that this filter takes, of a file that may end in the middle of a block still.
+fn frames(host: &Host, file: &Path, filter: &str) -> Result<usize> {
+    let words = ["tshark", "-n", "-r", file.to_str().context("not UTF-8")?, "-Y", filter];
     Ok(host.run(words, Duration::from_secs(30))?.stdout.lines().count())
 }
 
@@ -154,10 +161,11 @@ fn a_capture_keeps_to_its_overlay_and_names_the_reason_of_a_drop_in_xdp_mode() {
 #[test]
 #[ignore = "needs root"]
 fn a_ring_of_files_keeps_the_last_frames_in_files_of_the_given_size() {
-    in_mode("capture-ring", Mode::Kernel, |hosts| {
+    in_both_modes("capture-ring", |hosts, mode| {
         let [(c1, _), (_, address2)] = hosts.containers()?;
         let host = hosts.lab().h1();
-        let directory = host.dir().join("ring");
+        Ping::new(address2).count(2).expect_all(&c1)?;
+        let directory = host.dir().join(mode.as_str());
         std::fs::create_dir(&directory)?;
         let path = directory.join("trace.pcapng");
         let path = path.to_str().context("not UTF-8")?;
@@ -188,14 +196,15 @@ fn a_ring_of_files_keeps_the_last_frames_in_files_of_the_given_size() {
 #[test]
 #[ignore = "needs root"]
 fn a_disk_that_fills_ends_the_capture_with_a_whole_file_and_costs_no_traffic() {
-    in_mode("capture-full", Mode::Xdp, |hosts| {
+    in_both_modes("capture-full", |hosts, mode| {
         let [(c1, _), (_, address2)] = hosts.containers()?;
         let host = hosts.lab().h1();
         Ping::new(address2).count(2).expect_all(&c1)?;
         // In the host's mount namespace, with which it goes.
         host.script("mount -t tmpfs -o size=1m tmpfs /mnt")?;
         let file = Path::new("/mnt/full.pcapng");
-        let mut running = Running::start(host, "full", &["--write", file.to_str().context("not UTF-8")?])?;
+        let mut running =
+            Running::start(host, mode.as_str(), &["--write", file.to_str().context("not UTF-8")?])?;
         flood(&c1, address2, 1000)?;
         let status = running.wait()?;
         let said = running.said()?;
@@ -207,6 +216,7 @@ fn a_disk_that_fills_ends_the_capture_with_a_whole_file_and_costs_no_traffic() {
         // A file that is cut in the middle of a block would be an error.
         let frames = tshark(host, file, "icmp")?.len();
         ensure!(frames > 100, "only {frames} frames in 1 MiB");
+        host.script("umount -l /mnt")?;
         Ping::new(address2).count(2).expect_all(&c1)
     });
 }
@@ -214,19 +224,15 @@ fn a_disk_that_fills_ends_the_capture_with_a_whole_file_and_costs_no_traffic() {
 #[test]
 #[ignore = "needs root"]
 fn what_a_slow_reader_loses_is_counted_to_the_last_frame() {
-    in_mode("capture-lost", Mode::Xdp, |hosts| {
+    in_both_modes("capture-lost", |hosts, mode| {
         let [(c1, _), (_, address2)] = hosts.containers()?;
         let host = hosts.lab().h1();
         Ping::new(address2).count(2).expect_all(&c1)?;
-        let (binary, said) = (vxdp_binary()?, host.dir().join("lost.log"));
-        let binary = binary.to_str().context("not UTF-8")?;
-        let mut command = host.command([binary, "capture", "--write", "-", "--device", "veth2", "icmp"]);
-        command.stdout(Stdio::piped()).stderr(File::create(&said)?);
-        let mut running = Running::begin(command, said)?;
+        let mut running = piped(host, mode)?;
         flood(&c1, address2, 20_000)?;
         // Now it reads.
         let mut pipe = running.child.stdout.take().context("no pipe")?;
-        let file = host.dir().join("lost.pcapng");
+        let file = host.dir().join(format!("{}.pcapng", mode.as_str()));
         let mut copy = File::create(&file)?;
         let reader = std::thread::spawn(move || std::io::copy(&mut pipe, &mut copy));
         // The frames that come next tell what was lost before them.
@@ -252,12 +258,102 @@ fn what_a_slow_reader_loses_is_counted_to_the_last_frame() {
             summary.contains(&format!("{captured} frames captured, {lost} lost")),
             "of {sent}: {summary}"
         );
-        let path = file.to_str().context("not UTF-8")?;
-        let words = ["tshark", "-n", "-r", path, "-T", "fields", "-e", "frame.drop_count"];
-        let told = host.run(words, Duration::from_secs(30))?.success()?;
-        let told: usize =
-            told.split_whitespace().map(|count| Ok(count.parse::<usize>()?)).sum::<Result<_>>()?;
+        let told = told_lost(host, &file)?;
         ensure!(told == lost, "{told} of {lost} are in the file");
+        Ok(())
+    });
+}
+
+/// How many lost frames the frames of a file tell of.
+fn told_lost(host: &Host, file: &Path) -> Result<usize> {
+    let path = file.to_str().context("not UTF-8")?;
+    let words = ["tshark", "-n", "-r", path, "-T", "fields", "-e", "frame.drop_count"];
+    let told = host.run(words, Duration::from_secs(30))?.stdout;
+    told.split_whitespace().map(|count| Ok(count.parse::<usize>()?)).sum()
+}
+
+/// A capture of pings at `veth2` into a pipe that nobody reads yet.
+fn piped(host: &Host, mode: Mode) -> Result<Running> {
+    let (binary, said) = (vxdp_binary()?, host.dir().join(format!("{}.log", mode.as_str())));
+    let binary = binary.to_str().context("not UTF-8")?;
+    let mut command = host.command([binary, "capture", "--write", "-", "--device", "veth2", "icmp"]);
+    command.stdout(Stdio::piped()).stderr(File::create(&said)?);
+    Running::begin(command, said)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn ctrl_c_ends_a_capture_whose_pipe_nobody_reads_and_what_is_not_written_is_counted() {
+    in_both_modes("capture-stalled", |hosts, mode| {
+        let [(c1, _), (_, address2)] = hosts.containers()?;
+        let host = hosts.lab().h1();
+        Ping::new(address2).count(2).expect_all(&c1)?;
+        let mut running = piped(host, mode)?;
+        let mut pipe = running.child.stdout.take().context("no pipe")?;
+        // More than pipe and buffers hold, so that it is in the middle of writing; one Ctrl-C has to do.
+        flood(&c1, address2, 1000)?;
+        let begun = Instant::now();
+        let summary = running.stop()?;
+        ensure!(begun.elapsed() < Duration::from_secs(3), "only after {:?}", begun.elapsed());
+        let number = |words: &str| -> Result<usize> {
+            let line = summary.lines().find(|line| line.contains(words)).context(summary.clone())?;
+            Ok(line.split_whitespace().next().context("no figure")?.parse()?)
+        };
+        let (captured, unwritten) = (number("frames captured")?, number("could not be written")?);
+        ensure!(unwritten > 0, "{summary}");
+        // What the pipe holds can be read still, to the last whole frame.
+        let file = host.dir().join(format!("{}-stalled.pcapng", mode.as_str()));
+        std::io::copy(&mut pipe, &mut File::create(&file)?)?;
+        let read = frames(host, &file, "frame")?;
+        ensure!(
+            read > 0 && read + unwritten == captured,
+            "{read} in the pipe, {unwritten} of {captured} not"
+        );
+        Ping::new(address2).count(2).expect_all(&c1)
+    });
+}
+
+/// Of the daemon's own queue, which the workers fill and its client does not empty.
+#[test]
+#[ignore = "needs root"]
+fn a_client_of_the_api_that_does_not_read_its_capture_costs_no_traffic_and_what_it_loses_is_counted() {
+    in_mode("capture-queue", Mode::Xdp, |hosts| {
+        let [(c1, _), (_, address2)] = hosts.containers()?;
+        let host = hosts.lab().h1();
+        Ping::new(address2).count(2).expect_all(&c1)?;
+        let carried = || -> Result<u64> {
+            let userspace = host.frames()?.xdp;
+            Ok(userspace.encap + userspace.decap)
+        };
+        let before = carried()?;
+        let (devices, direction) = (vec!["veth2".to_owned()], Direction::Both);
+        let wanted = Wanted { devices, vni: None, direction, filter: None, snap_length: SNAP_LENGTH };
+        let mut stream = client::capture(&host.file(DEFAULT_SOCKET), wanted)?;
+        // The queue has room for 8192, and the socket for a few hundred.
+        flood(&c1, address2, 10_000)?;
+        // The daemon does not wait for the client either.
+        host.status()?;
+        let file = host.dir().join("queue.pcapng");
+        let mut copy = File::create(&file)?;
+        let reader = std::thread::spawn(move || std::io::copy(&mut stream, &mut copy));
+        wait_until("frames behind the loss are in the file", Duration::from_secs(20), || {
+            mark(&c1, address2, 242)?;
+            Ok(marks(host, &file, 242)? >= 2)
+        })?;
+        let mut seen = 0;
+        wait_until(
+            "all that userspace carried are in the file, or told as lost",
+            Duration::from_secs(10),
+            || {
+                seen = frames(host, &file, "frame")? + told_lost(host, &file)?;
+                Ok(seen as u64 == carried()? - before)
+            },
+        )
+        .with_context(|| format!("{seen} of {:?} after {before}", carried()))?;
+        // Its end is the capture's.
+        host.vxdp(&["down", "--config", host.config_path().to_str().context("not UTF-8")?])?.success()?;
+        reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        ensure!(told_lost(host, &file)? > 1000, "only {} lost", told_lost(host, &file)?);
         Ok(())
     });
 }

@@ -80,6 +80,15 @@ pub(crate) fn tshark(host: &Host, file: &Path, filter: &str) -> Result<Vec<Strin
     Ok(text.lines().map(str::to_owned).collect())
 }
 
+/// The same in xdp mode and then in kernel mode, in one lab.
+pub(crate) fn in_both_modes(name: &str, steps: impl Fn(&TwoHosts, Mode) -> Result<()>) {
+    in_mode(name, Mode::Xdp, |hosts| {
+        steps(hosts, Mode::Xdp).context("in xdp mode")?;
+        hosts.lab().h1().vxdp(&["mode", "kernel"])?.success()?;
+        steps(hosts, Mode::Kernel).context("in kernel mode")
+    });
+}
+
 /// One host in this mode, the other the kernel's, so that each path is judged by itself.
 pub(crate) fn in_mode(name: &str, mode: Mode, steps: impl FnOnce(&TwoHosts) -> Result<()>) {
     let configs = TwoHosts::configs(Attachment::Netns).map(str::to_owned);

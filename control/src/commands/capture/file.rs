@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::Ending;
+use super::pipe::Pipe;
 use crate::capture::pcapng::{Blocks, Interface, Record};
 
 /// Bytes after which blocks are written without waiting for an idle moment.
 const CHUNK: usize = 256 << 10;
 
 enum Sink {
-    Stdout(io::Stdout),
+    Stdout(Pipe),
     /// A file, and how many bytes of whole blocks it has.
     File(File, u64),
-    /// Its reader has gone.
+    /// Its reader has gone, or takes nothing while the capture shall end.
     Closed,
 }
 
@@ -28,18 +30,28 @@ pub(super) struct Output {
     number: u32,
     sink: Sink,
     blocks: Blocks,
+    /// Where in the blocks that wait each frame ends, in bytes.
+    ends: Vec<usize>,
     interfaces: Vec<Interface>,
+    /// Frames that a stalled reader kept from being written.
+    unwritten: u64,
 }
 
 impl Output {
     /// Begins the capture at `path`, `-` being standard output. With a size the capture is a series of files; of
     /// more than `files` only the last ones are kept.
-    pub(super) fn create(path: &Path, size: Option<u64>, files: Option<u32>) -> anyhow::Result<Self> {
-        let ring = size.map(|size| (size, files.unwrap_or(u32::MAX)));
-        let (blocks, interfaces) = (Blocks::new()?, Vec::new());
-        let mut output =
-            Self { path: path.to_owned(), ring, number: 0, sink: Sink::Closed, blocks, interfaces };
-        output.sink = if path.as_os_str() == "-" { Sink::Stdout(io::stdout()) } else { output.open()? };
+    pub(super) fn create(
+        path: &Path,
+        size: Option<u64>,
+        files: Option<u32>,
+        ending: Ending,
+    ) -> anyhow::Result<Self> {
+        let (path, ring) = (path.to_owned(), size.map(|size| (size, files.unwrap_or(u32::MAX))));
+        let (ends, interfaces) = Default::default();
+        let (sink, blocks) = (Sink::Closed, Blocks::new()?);
+        let mut output = Self { path, ring, number: 0, sink, blocks, ends, interfaces, unwritten: 0 };
+        let is_stdout = output.path.as_os_str() == "-";
+        output.sink = if is_stdout { Sink::Stdout(Pipe::new(ending)) } else { output.open()? };
         output.flush()?;
         Ok(output)
     }
@@ -61,6 +73,7 @@ impl Output {
             }
         };
         self.blocks.frame(u32::try_from(number)?, frame)?;
+        self.ends.push(self.blocks.bytes().len());
         if self.is_full() {
             self.flush()?;
             self.begin_next(snap_length)?;
@@ -77,14 +90,16 @@ impl Output {
             return Ok(());
         }
         match &mut self.sink {
-            Sink::Stdout(stdout) => {
-                let written = stdout.lock().write_all(bytes).and_then(|()| stdout.flush());
-                match written {
-                    // Wireshark was closed: that ends the capture.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.sink = Sink::Closed,
-                    other => other.context("cannot write the capture to standard output")?,
+            Sink::Stdout(pipe) => match pipe.write(bytes) {
+                Ok(taken) if taken < bytes.len() => {
+                    self.unwritten += self.ends.iter().filter(|end| **end > taken).count() as u64;
+                    self.sink = Sink::Closed;
                 }
-            }
+                Ok(_) => {}
+                // Wireshark was closed: that ends the capture.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.sink = Sink::Closed,
+                Err(error) => return Err(error).context("cannot write the capture to standard output"),
+            },
             Sink::File(file, whole) => {
                 match file.write_all(bytes) {
                     Ok(()) => *whole += bytes.len() as u64,
@@ -101,12 +116,18 @@ impl Output {
             Sink::Closed => {}
         }
         self.blocks.written();
+        self.ends.clear();
         Ok(())
     }
 
     /// Whether nobody reads any more.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.sink, Sink::Closed)
+    }
+
+    /// Frames that were taken and could not be written, because the reader had stalled when the capture ended.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.unwritten
     }
 
     fn is_full(&self) -> bool {
@@ -175,7 +196,7 @@ mod tests {
     fn a_ring_keeps_the_last_files_each_readable_by_itself() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("trace.pcapng");
-        let mut output = Output::create(&path, Some(10_000), Some(3)).expect("a file");
+        let mut output = Output::create(&path, Some(10_000), Some(3), Ending::default()).expect("a file");
         for number in 0..100 {
             output.frame(&interface(["eth0", "veth2"][number % 2]), 65535, &frame()).expect("room");
         }
@@ -189,9 +210,10 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_full_is_said_to_be() {
-        let mut output = Output::create(Path::new("/dev/full"), None, None).map(drop).expect_err("no room");
+        let create = |path| Output::create(Path::new(path), None, None, Ending::default());
+        let mut output = create("/dev/full").map(drop).expect_err("no room");
         assert!(format!("{output:#}").contains("No space left"), "{output:#}");
-        output = Output::create(Path::new("/nonexistent/x"), None, None).map(drop).expect_err("no directory");
+        output = create("/nonexistent/x").map(drop).expect_err("no directory");
         assert!(output.to_string().contains("/nonexistent/x"));
     }
 }

@@ -1,6 +1,7 @@
 //! `vxdp capture`: writes the frames of the fast path and of the kernel's path into one pcapng file.
 
 mod file;
+mod pipe;
 mod source;
 mod tap;
 
@@ -41,6 +42,31 @@ struct Summary {
     frames: HashMap<String, u64>,
     /// Frames that were lost because the file, or its reader, was slower than the traffic.
     lost: u64,
+    /// Those of `frames` that could not be written: at the end the reader of standard output had stalled.
+    unwritten: u64,
+}
+
+impl Summary {
+    fn add(&mut self, (interface, frame): &Frame) {
+        self.lost += frame.lost;
+        let path = frame.comment.split([',', '(']).next().unwrap_or_default().trim();
+        *self.frames.entry(format!("{}, {path}", interface.device)).or_default() += 1;
+    }
+}
+
+/// What ends a capture, besides a count.
+#[derive(Debug, Clone, Default)]
+struct Ending {
+    /// Set at the first SIGINT or SIGTERM.
+    told: Arc<AtomicBool>,
+    at: Option<Instant>,
+}
+
+impl Ending {
+    /// Whether it shall end now.
+    fn is_there(&self) -> bool {
+        self.told.load(Ordering::Relaxed) || self.at.is_some_and(|at| Instant::now() >= at)
+    }
 }
 
 /// Captures until told to stop, or until there are as many frames as asked for.
@@ -63,13 +89,16 @@ pub fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
         snap_length: args.snap_length,
     };
     wanted.check()?;
-    let stop = stop_by_signal()?;
+    let told = stop_by_signal()?;
     let (frames, arriving) = mpsc::sync_channel(WAITING);
     let mut sources = Sources::new(args.daemon.socket()?, wanted, frames);
     sources.follow().context("cannot capture")?;
-    let mut output = Output::create(&args.write, args.file_size.map(|mib| mib << 20), args.files)?;
+    let ending =
+        Ending { told, at: args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)) };
+    let size = args.file_size.map(|mib| mib << 20);
+    let mut output = Output::create(&args.write, size, args.files, ending.clone())?;
     eprintln!("capturing on {}; Ctrl-C ends it", sources.names().join(", "));
-    let written = record(args, &mut sources, &arriving, &mut output, &stop);
+    let written = record(args, &mut sources, &arriving, &mut output, &ending);
     // Whoever still waits to hand over a frame shall end.
     drop(arriving);
     let mut summary = written?;
@@ -83,23 +112,20 @@ fn record(
     sources: &mut Sources,
     arriving: &Receiver<Frame>,
     output: &mut Output,
-    stop: &AtomicBool,
+    ending: &Ending,
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
-    let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let (mut looked, mut left) = (Instant::now(), args.count.unwrap_or(u64::MAX));
-    while left > 0 && !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+    while left > 0 && !ending.is_there() {
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
             // A daemon that restarts is away for a moment.
             let _ = sources.follow();
         }
         match arriving.recv_timeout(PAUSE) {
-            Ok((interface, frame)) => {
-                summary.lost += frame.lost;
-                let path = frame.comment.split([',', '(']).next().unwrap_or_default().trim();
-                *summary.frames.entry(format!("{}, {path}", interface.device)).or_default() += 1;
-                output.frame(&interface, args.snap_length, &frame)?;
+            Ok(frame) => {
+                summary.add(&frame);
+                output.frame(&frame.0, args.snap_length, &frame.1)?;
                 left -= 1;
             }
             Err(RecvTimeoutError::Timeout) => output.flush()?,
@@ -110,6 +136,13 @@ fn record(
         }
     }
     output.flush()?;
+    summary.unwritten = output.unwritten();
+    if summary.unwritten > 0 {
+        for waiting in arriving.try_iter().take(WAITING) {
+            summary.add(&waiting);
+            summary.unwritten += 1;
+        }
+    }
     Ok(summary)
 }
 
@@ -126,6 +159,10 @@ fn tell(args: &CaptureArgs, summary: &Summary) -> anyhow::Result<()> {
         writeln!(stderr, "{frames} frames on {place}")?;
     }
     writeln!(stderr, "{} frames captured, {} lost", summary.frames.values().sum::<u64>(), summary.lost)?;
+    if summary.unwritten > 0 {
+        let unwritten = summary.unwritten;
+        writeln!(stderr, "{unwritten} of them could not be written: whoever reads standard output does not")?;
+    }
     Ok(())
 }
 

@@ -4,15 +4,19 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pcap::{Active, BreakLoop, Capture, Direction, Precision};
+use socket2::{SockFilter, SockRef};
 use vxdp_dataplane::worker::Way;
 
 use super::{Frame, hand_on};
 use crate::capture::pcapng::{Interface, Record};
 use crate::netns::Netns;
+
+/// How often a frame tells how many were lost before it: to ask takes a system call.
+const TELL: Duration = Duration::from_millis(100);
 
 /// Where to listen, and what to make of it.
 #[derive(Debug, Clone)]
@@ -57,7 +61,7 @@ impl Tap {
         self.end.breakloop();
     }
 
-    /// Ends it; returns how many frames found no room in the socket's ring.
+    /// Ends it; returns how many frames found no room in the socket's ring, without those that its frames have told.
     pub(super) fn close(self) -> u64 {
         self.end();
         self.thread.join().unwrap_or_default()
@@ -78,12 +82,59 @@ fn open(place: &Place, snap_length: u32) -> anyhow::Result<Capture<Active>> {
     if let Some(filter) = &place.filter {
         socket.filter(filter, true)?;
     }
+    let refined = refine(&socket, place.direction, place.filter.as_deref())?;
+    SockRef::from(&socket).attach_filter(&refined)?;
     Ok(socket)
 }
 
+/// The filter with the direction in it, for the kernel: libpcap judges that when it has the frame already, and
+/// frames of the other direction would take room in the ring and count as lost.
+///
+/// Not for libpcap itself, which runs a new filter over the first frames once more, without what only the kernel
+/// knows of them, and would throw them away.
+fn refine(
+    socket: &Capture<Active>,
+    direction: Direction,
+    filter: Option<&str>,
+) -> anyhow::Result<Vec<SockFilter>> {
+    let way = if direction == Direction::In { "inbound" } else { "outbound" };
+    let text = filter.map_or_else(|| way.to_owned(), |filter| format!("({filter}) and {way}"));
+    let program = socket.compile(&text, true)?;
+    program.get_instructions().iter().map(|instruction| of_text(&instruction.to_string())).collect()
+}
+
+/// An instruction as the `pcap` crate writes it, code, jumps and operand; it gives them in no other way.
+fn of_text(instruction: &str) -> anyhow::Result<SockFilter> {
+    let mut numbers = instruction.split(' ');
+    let mut next = || numbers.next().with_context(|| format!("`{instruction}` is no instruction"));
+    let (code, jt, jf, k) = (next()?.parse()?, next()?.parse()?, next()?.parse()?, next()?.parse()?);
+    Ok(SockFilter::new(code, jt, jf, k))
+}
+
+/// How many frames a socket has lost, as its frames tell it.
+struct Losses {
+    told: u32,
+    looked: Instant,
+}
+
+impl Losses {
+    /// How many more than were told there are; nothing is looked at within `often` of the last time.
+    fn more(&mut self, socket: &mut Capture<Active>, often: Duration) -> u64 {
+        if self.looked.elapsed() < often {
+            return 0;
+        }
+        self.looked = Instant::now();
+        let dropped = socket.stats().map_or(self.told, |stats| stats.dropped);
+        let more = dropped.wrapping_sub(self.told);
+        self.told = dropped;
+        more.into()
+    }
+}
+
 fn read(mut socket: Capture<Active>, place: &Place, frames: &SyncSender<Frame>) -> u64 {
+    let mut losses = Losses { told: 0, looked: Instant::now() };
     loop {
-        let frame = match socket.next_packet() {
+        let mut frame = match socket.next_packet() {
             Ok(packet) => Record {
                 // With `Precision::Nano` the field holds nanoseconds.
                 at: Duration::new(packet.header.ts.tv_sec as u64, packet.header.ts.tv_usec as u32),
@@ -96,9 +147,10 @@ fn read(mut socket: Capture<Active>, place: &Place, frames: &SyncSender<Frame>) 
             Err(pcap::Error::TimeoutExpired) => continue,
             Err(_) => break,
         };
+        frame.lost = losses.more(&mut socket, TELL);
         if !hand_on(frames, &place.interface, frame) {
             break;
         }
     }
-    socket.stats().map_or(0, |stats| stats.dropped.into())
+    losses.more(&mut socket, Duration::ZERO)
 }
