@@ -1,6 +1,6 @@
 //! Reads an overlay's rows for `fdb show`, and removes what the kernel learned for `fdb del`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use nix::net::if_::if_nameindex;
 use vxdp_dataplane::wire::MacAddr;
 
 use crate::api::status::{Origin, RowStatus, Table};
-use crate::config::Overlay;
+use crate::config::{NsName, Overlay};
 use crate::kernel::desired::Row as Wanted;
 use crate::mirror::message::{Life, Row, word};
 use crate::mirror::query;
@@ -59,59 +59,91 @@ impl From<rtnetlink::Error> for Error {
 /// Devices of a namespace, by index.
 type Names = HashMap<u32, String>;
 
-struct Place {
+/// The overlays of a namespace, by the devices that tell their rows apart.
+struct Place<'a> {
     handle: rtnetlink::Handle,
     names: Names,
-    vxlan: u32,
-    bridge: u32,
+    vxlans: HashMap<u32, &'a Overlay>,
+    bridges: HashMap<u32, &'a Overlay>,
+    /// A device that is not there.
+    missing: Option<Error>,
 }
 
-impl Place {
-    fn open(overlay: &Overlay) -> Result<Self, Error> {
-        let fail = |source| Error::Namespace { netns: overlay.netns.to_string(), source };
-        let netns = Netns::named(overlay.netns.as_str()).map_err(fail)?;
-        let names = netns.run(|| {
+impl<'a> Place<'a> {
+    fn open(netns: &NsName, overlays: &[&'a Overlay]) -> Result<Self, Error> {
+        let fail = |source| Error::Namespace { netns: netns.to_string(), source };
+        let space = Netns::named(netns.as_str()).map_err(fail)?;
+        let names = space.run(|| {
             let listed = if_nameindex()?;
             Ok(listed.iter().map(|link| (link.index(), link.name().to_string_lossy().into_owned())).collect())
         });
         let names: Names = names.map_err(fail)?;
-        let index = |device: &str| {
-            let found = names.iter().find(|(_, name)| *name == device).map(|(index, _)| *index);
-            let (device, netns) = (device.to_owned(), overlay.netns.to_string());
-            found.ok_or(Error::NoDevice { device, netns })
+        let indices: HashMap<&str, u32> = names.iter().map(|(index, name)| (name.as_str(), *index)).collect();
+        let mut missing = None;
+        let mut index = |device: &str| {
+            let found = indices.get(device).copied();
+            if found.is_none() {
+                missing = Some(Error::NoDevice { device: device.to_owned(), netns: netns.to_string() });
+            }
+            found
         };
-        let (vxlan, bridge) = (index(overlay.vxlan.as_str())?, index(overlay.bridge.as_str())?);
-        Ok(Self { handle: netns.netlink().map_err(fail)?, names, vxlan, bridge })
+        let (mut vxlans, mut bridges) = (HashMap::new(), HashMap::new());
+        for overlay in overlays {
+            vxlans.extend(index(overlay.vxlan.as_str()).map(|index| (index, *overlay)));
+            bridges.extend(index(overlay.bridge.as_str()).map(|index| (index, *overlay)));
+        }
+        drop(indices);
+        Ok(Self { handle: space.netlink().map_err(fail)?, names, vxlans, bridges, missing })
     }
 }
 
-/// Reads the rows of the overlay's vxlan device and bridge.
-pub(crate) async fn read(overlay: &Overlay) -> Result<Vec<SeenRow>, Error> {
-    let place = Place::open(overlay)?;
+/// Overlays by their namespaces. The kernel dumps the rows of a whole namespace, so each is asked once: asked for
+/// each of a thousand overlays it would take minutes.
+fn by_netns<'a>(overlays: impl IntoIterator<Item = &'a Overlay>) -> BTreeMap<&'a NsName, Vec<&'a Overlay>> {
+    let mut spaces: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for overlay in overlays {
+        spaces.entry(&overlay.netns).or_default().push(overlay);
+    }
+    spaces
+}
+
+/// Reads the rows of the overlays' vxlan devices and bridges.
+pub(crate) async fn read(overlays: impl IntoIterator<Item = &Overlay>) -> Result<Vec<SeenRow>, Error> {
     let mut seen = Vec::new();
-    for family in [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut dump = place.handle.neighbours().get().set_address_family(family).execute();
-        while let Some(message) = dump.try_next().await? {
-            seen.extend(of_message(overlay, &place, &message));
+    for (netns, overlays) in by_netns(overlays) {
+        let mut place = Place::open(netns, &overlays)?;
+        if let Some(error) = place.missing.take() {
+            return Err(error);
+        }
+        for family in [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut dump = place.handle.neighbours().get().set_address_family(family).execute();
+            while let Some(message) = dump.try_next().await? {
+                seen.extend(of_message(&place, &message));
+            }
         }
     }
     Ok(seen)
 }
 
-/// The VTEPs that rows of the overlay's vxlan device name.
-pub(crate) async fn vteps(overlay: &Overlay) -> Result<BTreeSet<IpAddr>, Error> {
-    let place = Place::open(overlay)?;
-    let of_row = |row: Row| match row {
-        Row::Tunnel(row) if row.device == place.vxlan => row.vtep,
-        _ => None,
-    };
-    let rows = query::rows(&place.handle, AddressFamily::Bridge).take(LOOKED_THROUGH);
-    Ok(rows.try_filter_map(|row| ready(Ok(of_row(row)))).try_collect().await?)
+/// The VTEPs that rows of the overlays' vxlan devices name; those that are not there have none.
+pub(crate) async fn vteps(overlays: impl IntoIterator<Item = &Overlay>) -> Result<BTreeSet<IpAddr>, Error> {
+    let mut vteps = BTreeSet::new();
+    for (netns, overlays) in by_netns(overlays) {
+        let Ok(place) = Place::open(netns, &overlays) else { continue };
+        let of_row = |row: Row| match row {
+            Row::Tunnel(row) if place.vxlans.contains_key(&row.device) => row.vtep,
+            _ => None,
+        };
+        let rows = query::rows(&place.handle, AddressFamily::Bridge).take(LOOKED_THROUGH);
+        let found: BTreeSet<_> = rows.try_filter_map(|row| ready(Ok(of_row(row)))).try_collect().await?;
+        vteps.extend(found);
+    }
+    Ok(vteps)
 }
 
-fn of_message(overlay: &Overlay, place: &Place, message: &NeighbourMessage) -> Option<SeenRow> {
+fn of_message(place: &Place<'_>, message: &NeighbourMessage) -> Option<SeenRow> {
     let (used_s, updated_s) = ages(message);
-    let status = |table, mac: Option<MacAddr>, origin| RowStatus {
+    let status = |overlay: &Overlay, table, mac: Option<MacAddr>, origin| RowStatus {
         vni: overlay.vni.get(),
         udp_port: overlay.port,
         table,
@@ -125,9 +157,10 @@ fn of_message(overlay: &Overlay, place: &Place, message: &NeighbourMessage) -> O
         updated_s,
     };
     match Row::read(message)? {
-        Row::Tunnel(row) if row.device == place.vxlan => {
+        Row::Tunnel(row) => {
+            let overlay = *place.vxlans.get(&row.device)?;
             let origin = if row.life == Life::Dynamic { Origin::Learned } else { Origin::Foreign };
-            let mut seen = status(Table::Vxlan, Some(row.mac), origin);
+            let mut seen = status(overlay, Table::Vxlan, Some(row.mac), origin);
             seen.vtep = row.vtep;
             seen.device = Some(overlay.vxlan.to_string());
             let wanted = row.vtep.map(|vtep| match row.mac {
@@ -136,32 +169,34 @@ fn of_message(overlay: &Overlay, place: &Place, message: &NeighbourMessage) -> O
             });
             Some((seen, wanted))
         }
-        Row::Bridge(row) if row.bridge == place.bridge => {
+        Row::Bridge(row) => {
+            let overlay = *place.bridges.get(&row.bridge)?;
             let origin = match row.life {
                 Life::Dynamic => Origin::Learned,
                 // Addresses of the ports and of the bridge itself.
                 Life::Permanent => Origin::Kernel,
                 Life::Static => Origin::Foreign,
             };
-            let mut seen = status(Table::Bridge, Some(row.mac), origin);
+            let mut seen = status(overlay, Table::Bridge, Some(row.mac), origin);
             seen.device = place.names.get(&row.port).cloned();
-            let wanted = (row.port == place.vxlan).then_some(Wanted::Bridge { mac: row.mac });
+            let tunnel = place.vxlans.get(&row.port).is_some_and(|other| std::ptr::eq(*other, overlay));
+            let wanted = tunnel.then_some(Wanted::Bridge { mac: row.mac });
             Some((seen, wanted))
         }
-        Row::Neighbour(row) if row.device == place.vxlan => {
+        Row::Neighbour(row) => {
+            let overlay = *place.vxlans.get(&row.device)?;
             let origin = match message.header.state {
                 NeighbourState::Permanent => Origin::Foreign,
                 // Multicast and broadcast.
                 NeighbourState::Noarp => Origin::Kernel,
                 _ => Origin::Learned,
             };
-            let mut seen = status(Table::Neighbour, row.mac, origin);
+            let mut seen = status(overlay, Table::Neighbour, row.mac, origin);
             seen.address = Some(row.address);
             seen.device = Some(overlay.vxlan.to_string());
             let wanted = row.mac.map(|mac| Wanted::Neighbour { address: row.address, mac });
             Some((seen, wanted))
         }
-        _ => None,
     }
 }
 
@@ -177,7 +212,7 @@ fn ages(message: &NeighbourMessage) -> (Option<u64>, Option<u64>) {
 
 /// The rows that the kernel learned about `mac`, for removal. A refusal says why there is nothing to remove.
 pub(crate) async fn learned(overlay: &Overlay, mac: MacAddr) -> Result<Vec<Wanted>, String> {
-    let rows = read(overlay).await.map_err(|error| error.to_string())?;
+    let rows = read([overlay]).await.map_err(|error| error.to_string())?;
     let text = mac.to_string();
     let of_mac: Vec<&SeenRow> =
         rows.iter().filter(|(row, _)| row.mac.as_deref() == Some(text.as_str())).collect();

@@ -22,13 +22,12 @@ pub(super) async fn look(config: &Config, modes: &ModeReport, host: &Netns) -> V
         let is_it = |mode: &&OverlayMode| (mode.vni, mode.port) == (overlay.vni.get(), overlay.port);
         modes.overlays.iter().find(is_it).is_some_and(|mode| mode.mode == Mode::Xdp)
     };
-    let mut vteps = BTreeSet::new();
-    for overlay in config.overlays.iter().filter(|overlay| !has_engine(overlay)) {
-        vteps.extend(overlay.remotes.iter().map(|remote| remote.vtep));
-        vteps.extend(&overlay.flood);
-        // Without the device it has no rows; that it is not there is told elsewhere.
-        vteps.extend(rows::vteps(overlay).await.unwrap_or_default());
-    }
+    let overlays: Vec<_> = config.overlays.iter().filter(|overlay| !has_engine(overlay)).collect();
+    let remotes = overlays.iter().flat_map(|overlay| overlay.remotes.iter().map(|remote| remote.vtep));
+    let flood = overlays.iter().flat_map(|overlay| overlay.flood.iter().copied());
+    let mut vteps: BTreeSet<IpAddr> = remotes.chain(flood).collect();
+    // Without its device an overlay has no rows; that it is not there is told elsewhere.
+    vteps.extend(rows::vteps(overlays).await.unwrap_or_default());
     for peer in modes.engine.iter().flat_map(|engine| &engine.peers) {
         vteps.remove(&peer.address);
     }

@@ -162,14 +162,13 @@ impl Worker {
     }
 
     async fn show(&mut self, segments: &[Segment], macs: &[MacAddr]) -> Result<Vec<SeenRow>, String> {
-        let mut seen = Vec::new();
         let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
         let wanted =
             |(row, _): &SeenRow| macs.is_empty() || row.mac.as_ref().is_some_and(|mac| macs.contains(mac));
-        for segment in segments {
-            let rows = rows::read(&self.overlay(*segment)?).await.map_err(|error| error.to_string())?;
-            seen.extend(rows.into_iter().filter(wanted));
-        }
+        let overlays: Vec<_> =
+            segments.iter().map(|segment| self.overlay(*segment)).collect::<Result<_, _>>()?;
+        let mut seen = rows::read(&overlays).await.map_err(|error| error.to_string())?;
+        seen.retain(wanted);
         Ok(seen)
     }
 }
