@@ -79,6 +79,13 @@ struct Rows<'a> {
     rows: &'a [RowStatus],
 }
 
+/// Where the engines have a MAC.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Container,
+    Vtep,
+}
+
 impl Rows<'_> {
     fn find(&self, table: Table, mac: MacAddr) -> Option<&RowStatus> {
         let mac = mac.to_string();
@@ -92,13 +99,52 @@ impl Rows<'_> {
         self.find(Table::Vxlan, mac)?.vtep
     }
 
+    /// The device that the bridge has the MAC behind.
+    fn device(&self, mac: MacAddr) -> Option<&str> {
+        self.find(Table::Bridge, mac)?.device.as_deref()
+    }
+
     /// The container of this host with the MAC, by the bridge's table or by the configuration.
     fn container(&self, mac: MacAddr) -> Option<&ContainerStatus> {
-        let device = self.find(Table::Bridge, mac).and_then(|row| row.device.as_deref());
+        let device = self.device(mac);
         let is_it = |container: &&ContainerStatus| {
             device.map_or(container.mac == mac, |device| container.host_interface == device)
         };
         self.overlay.containers.iter().find(is_it)
+    }
+
+    /// Where the engines have it: only where the kernel's answer is one single thing (`mirror/fdb.rs`).
+    fn known(&self, mac: MacAddr) -> Option<Known> {
+        let device = self.device(mac)?;
+        if device == self.overlay.vxlan {
+            return self.vtep(mac).map(|_| Known::Vtep);
+        }
+        self.container(mac).filter(|container| container.attached).map(|_| Known::Container)
+    }
+
+    /// Why engines leave a frame to the kernel, in the order in which the programs look; not whether a VTEP is
+    /// resolved, which they look at last.
+    fn verdict(&self, from_tunnel: bool, src: MacAddr, dst: MacAddr) -> Option<&'static str> {
+        match self.known(dst) {
+            _ if dst.is_multicast() => Some("multicast"),
+            None => Some("unknown_destination"),
+            Some(known) if (known == Known::Vtep) == from_tunnel => Some("wrong_side"),
+            Some(_) => self.known(src).is_none().then_some("unknown_source"),
+        }
+    }
+}
+
+/// What becomes of a frame on the kernel's path, and what keeps engines from carrying it as well.
+struct Fate {
+    arrives: bool,
+    how: String,
+    /// The last thing that the programs look at.
+    unresolved: bool,
+}
+
+impl Fate {
+    fn new(arrives: bool, how: String) -> Self {
+        Self { arrives, how, unresolved: false }
     }
 }
 
@@ -121,26 +167,9 @@ fn follow(
         "overlay",
         format!("VNI {vni} on UDP port {port}, {bridge} and {vxlan} in {netns}; carried by: {now}"),
     );
-    let local = rows.container(src);
-    let from_tunnel = local.is_none().then(|| rows.vtep(src)).flatten();
-    step(
-        "source",
-        match (local, from_tunnel) {
-            (Some(container), _) if container.attached => {
-                format!("{src} enters by {}, the port of {}", container.host_interface, container.attach)
-            }
-            (Some(container), _) => format!("{src} is {}, which is away", container.attach),
-            (None, Some(vtep)) => {
-                format!("{src} is behind VTEP {vtep}: the frame arrives on {}", status.underlay.device)
-            }
-            (None, None) => {
-                format!("{src} is not known: the kernel learns it from the frame, and no engine carries it")
-            }
-        },
-    );
-    let known_source = local.is_some_and(|container| container.attached) || from_tunnel.is_some();
-    let bridge_row = rows.find(Table::Bridge, dst);
-    let at = bridge_row.and_then(|row| row.device.as_deref());
+    let from_tunnel = rows.container(src).is_none() && rows.vtep(src).is_some();
+    step("source", source(status, rows, src));
+    let at = rows.device(dst);
     step(
         "bridge",
         match at {
@@ -148,61 +177,78 @@ fn follow(
             None => format!("{bridge} has no row for {dst}, and floods the frame to all its ports"),
         },
     );
-    let (arrives, fate) = if dst.is_multicast() {
-        let how = match from_tunnel {
-            Some(_) => format!("{bridge} floods it to its ports but {vxlan}"),
-            None => format!("{bridge} floods it, {vxlan} by its flood list or by proxy"),
+    let local = rows.container(dst).filter(|_| at != Some(vxlan.as_str()));
+    let fate = if dst.is_multicast() {
+        let how = if from_tunnel {
+            format!("{bridge} floods it to its ports but {vxlan}")
+        } else {
+            format!("{bridge} floods it, {vxlan} by its flood list or by proxy")
         };
-        (true, Fate::Passed("multicast", how))
-    } else if let Some(container) = rows.container(dst).filter(|_| at != Some(vxlan.as_str())) {
-        let there = container.attached;
-        let to = format!("{} of {}", container.host_interface, container.attach);
-        match (there, from_tunnel) {
-            (false, _) => (
-                false,
-                Fate::Passed("unknown_destination", format!("it is for {}, which is away", container.attach)),
-            ),
-            (true, Some(_)) => (true, Fate::Carried(format!("decapsulated and sent to {to}"))),
-            (true, None) => (true, Fate::Passed("wrong_side", format!("{bridge} hands it to {to}"))),
+        Fate::new(true, how)
+    } else if let Some(container) = local {
+        to_container(rows, container, from_tunnel, at.is_some())
+    } else if let Some(device) = at.filter(|device| device != vxlan) {
+        if let Some((vtep, _)) = reach {
+            step("vxlan", format!("{dst} is behind VTEP {vtep}, but {bridge} does not send it there"));
         }
-    } else if from_tunnel.is_some() {
-        hairpin(rows, dst, at)
+        Fate::new(true, format!("{bridge} hands it to {device}, which is no container's"))
+    } else if from_tunnel {
+        hairpin(rows, at)
     } else {
         remote(status, rows, dst, reach, &mut step)
     };
-    let fate = match fate {
-        Fate::Carried(how) if !known_source => Fate::Passed("unknown_source", how),
-        other => other,
+    let Fate { arrives, how: kernel, unresolved } = fate;
+    let passed = rows.verdict(from_tunnel, src, dst).or(unresolved.then_some("unresolved_vtep"));
+    let outer_checksum = status.underlay.local.is_ipv6() || rows.overlay.udp_checksum;
+    let carried = |passed: Option<&str>| match passed {
+        Some(verdict) => format!("passed to the kernel ({verdict})"),
+        None => kernel.clone(),
     };
-    let (kernel, engines) = match fate {
-        Fate::Carried(how) => (how.clone(), how),
-        Fate::Passed(verdict, how) => (how, format!("passed to the kernel ({verdict})")),
-    };
-    let inkernel = if status.underlay.local.is_ipv6() || rows.overlay.udp_checksum {
-        "does not take this overlay: it computes no outer UDP checksums".to_owned()
-    } else {
-        engines.clone()
-    };
-    Trace { steps, arrives, kernel, userspace: engines, inkernel, now }
+    let userspace = carried(passed);
+    let inkernel = carried(passed.or(outer_checksum.then_some("outer_checksum")));
+    Trace { steps, arrives, kernel, userspace, inkernel, now }
 }
 
-enum Fate {
-    /// The fast path carries it, and so would the kernel.
-    Carried(String),
-    /// The programs leave it to the kernel under this verdict; what that makes of it.
-    Passed(&'static str, String),
+/// Where the frame comes from.
+fn source(status: &Status, rows: &Rows<'_>, src: MacAddr) -> String {
+    let underlay = &status.underlay.device;
+    match (rows.container(src), rows.vtep(src)) {
+        (Some(container), _) if container.attached => {
+            let enters =
+                format!("{src} enters by {}, the port of {}", container.host_interface, container.attach);
+            match rows.known(src) {
+                Some(_) => enters,
+                None => format!("{enters}; {} learns it from the frame", rows.overlay.bridge),
+            }
+        }
+        (Some(container), _) => format!("{src} is {}, which is away", container.attach),
+        (None, Some(vtep)) => format!("{src} is behind VTEP {vtep}: the frame arrives on {underlay}"),
+        (None, None) => {
+            format!("{src} is not known: the kernel learns it from the frame, and no engine carries it")
+        }
+    }
+}
+
+/// The way to a container of this host.
+fn to_container(rows: &Rows<'_>, container: &ContainerStatus, from_tunnel: bool, in_table: bool) -> Fate {
+    let bridge = &rows.overlay.bridge;
+    let to = format!("{} of {}", container.host_interface, container.attach);
+    match (container.attached, in_table, from_tunnel) {
+        (false, ..) => Fate::new(false, format!("it is for {}, which is away", container.attach)),
+        (true, false, _) => Fate::new(true, format!("{bridge} floods it, to {to} as well")),
+        (true, true, true) => Fate::new(true, format!("decapsulated and sent to {to}")),
+        (true, true, false) => Fate::new(true, format!("{bridge} hands it to {to}")),
+    }
 }
 
 /// The way of a frame that came out of the tunnel and is for no container of this host: not into it again.
-fn hairpin(rows: &Rows<'_>, dst: MacAddr, at: Option<&str>) -> (bool, Fate) {
+fn hairpin(rows: &Rows<'_>, at: Option<&str>) -> Fate {
     let OverlayStatus { bridge, vxlan, .. } = rows.overlay;
-    let how = if at == Some(vxlan.as_str()) {
-        format!("{bridge} drops it: it came by {vxlan} and would leave by it (split horizon)")
-    } else {
-        format!("{bridge} floods it to its ports but {vxlan}, by which it came (split horizon)")
+    let how = match at {
+        Some(_) => format!("{bridge} drops it: it came by {vxlan} and would leave by it (split horizon)"),
+        None => format!("{bridge} floods it to its ports but {vxlan}, by which it came (split horizon)"),
     };
-    let known = rows.vtep(dst).is_some();
-    (false, Fate::Passed(if known { "wrong_side" } else { "unknown_destination" }, how))
+    Fate::new(false, how)
 }
 
 /// The way of a frame to another host.
@@ -212,7 +258,7 @@ fn remote(
     dst: MacAddr,
     reach: Option<(IpAddr, Reach)>,
     step: &mut impl FnMut(&'static str, String),
-) -> (bool, Fate) {
+) -> Fate {
     let vxlan = &rows.overlay.vxlan;
     let Some((vtep, reach)) = reach else {
         let zero = rows.vtep(MacAddr::ZERO);
@@ -227,49 +273,33 @@ fn remote(
             Some(_) => format!("{vxlan} floods it"),
             None => format!("{vxlan} drops it and asks for {dst} (l2miss)"),
         };
-        return (zero.is_some(), Fate::Passed("unknown_destination", how));
+        return Fate::new(zero.is_some(), how);
     };
     let row = rows.find(Table::Vxlan, dst);
     let state = row.map_or("", |row| row.state.as_str());
     step("vxlan", format!("{dst} is behind VTEP {vtep} ({state})"));
+    let unresolved = |arrives, how| Fate { arrives, how, unresolved: true };
     let trouble = reach.trouble(vtep);
     let Reach { device, next_hop, mtu, mac, .. } = reach;
     let Some(device) = device else {
         step("route", format!("no route leads to {vtep}"));
-        return (false, Fate::Passed("unresolved_vtep", format!("{vxlan} drops it: no route to {vtep}")));
+        return unresolved(false, format!("{vxlan} drops it: no route to {vtep}"));
     };
     let narrow = mtu.zip(status.underlay.mtu).is_some_and(|(route, device)| route < device);
     let mtu = mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
     step("route", format!("{vtep} by {next_hop} on {device}{mtu}"));
-    match mac {
-        Some(mac) => {
-            step("neighbour", format!("{next_hop} is {mac}"));
-            let how = format!("encapsulated and sent to VTEP {vtep} by {device}");
-            // As `engine::compile` admits VTEPs.
-            let carried = device == status.underlay.device && !narrow;
-            (true, if carried { Fate::Carried(how) } else { Fate::Passed("unresolved_vtep", how) })
-        }
-        None if trouble.is_some() => {
+    let Some(mac) = mac else {
+        if trouble.is_some() {
             step("neighbour", format!("{next_hop} does not answer on {device}"));
-            (
-                false,
-                Fate::Passed(
-                    "unresolved_vtep",
-                    format!("the kernel asks for {next_hop} in vain, and drops it"),
-                ),
-            )
+            return unresolved(false, format!("the kernel asks for {next_hop} in vain, and drops it"));
         }
-        None => {
-            step("neighbour", format!("{next_hop} has not been asked for on {device}"));
-            (
-                true,
-                Fate::Passed(
-                    "unresolved_vtep",
-                    format!("the kernel asks for {next_hop} first, then sends it"),
-                ),
-            )
-        }
-    }
+        step("neighbour", format!("{next_hop} has not been asked for on {device}"));
+        return unresolved(true, format!("the kernel asks for {next_hop} first, then sends it"));
+    };
+    step("neighbour", format!("{next_hop} is {mac}"));
+    let how = format!("encapsulated and sent to VTEP {vtep} by {device}");
+    // As `engine::compile` admits VTEPs.
+    Fate { arrives: true, how, unresolved: device != status.underlay.device || narrow }
 }
 
 fn screen(trace: &Trace) -> String {
