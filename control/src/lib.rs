@@ -22,6 +22,7 @@ pub mod netns;
 pub mod offload;
 pub mod preflight;
 pub mod reach;
+mod room;
 pub mod segment;
 pub mod watch;
 pub mod xdp;

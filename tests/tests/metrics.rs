@@ -132,7 +132,7 @@ fn a_thousand_clients_that_say_nothing_cost_a_scrape_and_the_overlay_nothing() {
         ensure!(silent.len() > 32, "only {} connections", silent.len());
         Ping::new(address2).count(20).interval(Duration::from_millis(20)).expect_all(&c1)?;
         ensure!(host.status()?["mode"] == "xdp");
-        // They hold every place still, and the scrape takes the one of the oldest.
+        // They hold every place still, and make room.
         let begun = Instant::now();
         metrics(host)?;
         ensure!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());

@@ -17,7 +17,6 @@ use crate::kernel::{as_text, as_texts};
 pub mod client;
 #[cfg(test)]
 pub(crate) mod example;
-mod room;
 pub mod server;
 pub mod status;
 

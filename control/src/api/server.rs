@@ -16,8 +16,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::room::{Room, SILENT};
 use super::{Answer, Kind, MAX_REQUEST, Request, read_request, to_line};
+use crate::room::Room;
+
+/// Clients served at one time; a further one waits for a place.
+const PLACES: usize = 64;
+
+/// How long a client that asks nothing keeps its place while others wait for one. A program on a busy machine
+/// may take a while between connecting and asking.
+const SILENT: Duration = Duration::from_millis(500);
 
 /// How long a client may take over sending a request, and how long it may be idle.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -169,7 +176,7 @@ impl Listener {
     /// Serves clients until it is dropped; their requests go to `calls`. Those that are connected then are
     /// among `clients` until they have their answers.
     pub async fn serve(self, calls: mpsc::Sender<Call>, clients: TaskTracker) {
-        let room = Arc::new(Room::new());
+        let room = Arc::new(Room::new(PLACES, SILENT));
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
@@ -273,7 +280,6 @@ async fn write(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::room::PLACES;
     use std::io::{Read, Write};
 
     /// A server that answers every request with its own text, on a socket in a directory of its own.

@@ -8,9 +8,9 @@ mod list;
 mod tests;
 mod text;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use list::{Form, METRICS, Metric};
@@ -33,10 +33,15 @@ use crate::api::server::Call;
 use crate::api::status::{MetricsStatus, Status};
 use crate::api::{self, Answer};
 use crate::config::Mode;
+use crate::room::Room;
 
-/// Clients served at one time; a further one takes the place of the oldest. A scrape takes milliseconds, so the
-/// oldest of many is one that says nothing.
-const CLIENTS: usize = 32;
+/// Clients served at one time; a further one waits for a place.
+const PLACES: usize = 32;
+
+/// How long a client that asks nothing keeps its place while others wait for one. Prometheus gives up after ten
+/// seconds, and behind a thousand silent clients it waits for thirty-one times this; less would not do for a
+/// request that comes from far away.
+const SILENT: Duration = Duration::from_millis(100);
 
 /// How long a client may take over one request and its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,22 +85,20 @@ impl Endpoint {
     /// not wait for it.
     pub async fn serve(self: Arc<Self>) {
         let listener = self.listen().await;
-        let mut served = VecDeque::<AbortHandle>::with_capacity(CLIENTS);
+        // With it go its clients.
+        let mut served = JoinSet::new();
+        let room = Arc::new(Room::new(PLACES, SILENT));
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    served.retain(|client| !client.is_finished());
-                    if served.len() >= CLIENTS
-                        && let Some(oldest) = served.pop_front()
-                    {
-                        oldest.abort();
-                    }
-                    let endpoint = Arc::clone(&self);
-                    let client = tokio::spawn(async move {
+                    let place = room.place().await;
+                    let (endpoint, room) = (Arc::clone(&self), Arc::clone(&room));
+                    served.spawn(async move {
+                        let _place = place;
                         // A client that is slow or goes away is its own affair.
-                        let _ = timeout(PATIENCE, endpoint.serve_client(stream)).await;
+                        let _ = timeout(PATIENCE, endpoint.serve_client(stream, &room)).await;
                     });
-                    served.push_back(client.abort_handle());
+                    while served.try_join_next().is_some() {}
                 }
                 // Out of descriptors, for one: later there may be some.
                 Err(_) => sleep(Duration::from_millis(100)).await,
@@ -127,8 +130,12 @@ impl Endpoint {
         }
     }
 
-    async fn serve_client(&self, stream: TcpStream) -> hyper::Result<()> {
-        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request).await) });
+    async fn serve_client(&self, stream: TcpStream, room: &Room) -> hyper::Result<()> {
+        let asked = Notify::new();
+        let service = service_fn(|request| {
+            asked.notify_one();
+            async move { Ok::<_, Infallible>(self.answer(&request).await) }
+        });
         let mut server = http1::Builder::new();
         // A connection for each request: one that is kept open would keep another client out.
         server
@@ -136,7 +143,14 @@ impl Endpoint {
             .header_read_timeout(PATIENCE)
             .keep_alive(false)
             .max_buf_size(16 << 10);
-        server.serve_connection(TokioIo::new(stream), service).await
+        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            biased;
+            served = &mut connection => return served,
+            () = asked.notified() => {}
+            () = room.is_wanted() => return Ok(()),
+        }
+        connection.await
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -1,4 +1,4 @@
-//! Places for clients of the API: as many as are served at one time. Who is silent makes room for others.
+//! Places for clients of a server: as many as are served at one time. Who is silent makes room for others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,27 +6,22 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// Clients served at one time; a further one waits for a place.
-pub(super) const PLACES: usize = 64;
-
-/// How long a client that asks nothing keeps its place while others wait for one. A program on a busy machine
-/// may take a while between connecting and asking.
-pub(super) const SILENT: Duration = Duration::from_millis(500);
-
 /// The places.
-pub(super) struct Room {
+pub(crate) struct Room {
     places: Arc<Semaphore>,
     /// A permit for each place that is wanted; whoever takes it leaves.
     wanted: Semaphore,
+    silence: Duration,
 }
 
 impl Room {
-    pub(super) fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(PLACES)), wanted: Semaphore::new(0) }
+    /// As many `places`; a client that asks nothing keeps its place for `silence` while others wait for one.
+    pub(crate) fn new(places: usize, silence: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), wanted: Semaphore::new(0), silence }
     }
 
     /// A place, once there is one; it is free again when the permit goes.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
@@ -39,8 +34,8 @@ impl Room {
 
     /// Waits until a silent client has to leave: semaphores serve in turn, so first the one that has been silent
     /// for longest.
-    pub(super) async fn is_wanted(&self) {
-        sleep(SILENT).await;
+    pub(crate) async fn is_wanted(&self) {
+        sleep(self.silence).await;
         if let Ok(wanted) = self.wanted.acquire().await {
             wanted.forget();
         }
