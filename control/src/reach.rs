@@ -96,7 +96,9 @@ impl Reach {
     /// What keeps frames from getting there, in words, and the command to look at it.
     pub fn trouble(&self, vtep: IpAddr) -> Option<(String, String)> {
         match (&self.device, &self.mac) {
-            (None, _) => Some((format!("no route leads to {vtep}"), format!("ip route get {vtep}"))),
+            (None, _) => {
+                Some((format!("no route leads to {vtep}"), format!("ip route add {vtep} via ROUTER")))
+            }
             (Some(device), None) if self.asked => {
                 let hop = self.next_hop;
                 let what = format!("the next hop {hop} on {device} does not answer");

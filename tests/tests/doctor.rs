@@ -22,6 +22,10 @@ impl Report {
         let outcome = host.vxdp(&["doctor", "--json", "--config", config])?;
         let report: Value = serde_json::from_str(&outcome.stdout)?;
         let findings = report["findings"].as_array().context("no findings")?.clone();
+        for finding in &findings {
+            let says = |key: &str| finding[key].as_str().is_some_and(|words| !words.is_empty());
+            ensure!(["what", "why", "command"].into_iter().all(says), "{finding}");
+        }
         Ok(Self { code: outcome.code(), findings })
     }
 
@@ -115,6 +119,57 @@ fn doctor_foretells_what_xdp_mode_gets() {
     });
 }
 
+/// What it says of xdp mode with these lines in `[dataplane]`, over this device; and what `vxdp mode xdp` says.
+fn tries(lab: &Lab, device: &str, dataplane: &str) -> Result<(Value, String)> {
+    let host = lab.h1();
+    let text = config_of(lab, Family::V4, &[Segment::scenario()], 1);
+    let text = text.replacen("[dataplane]\n", &format!("[dataplane]\n{dataplane}\n"), 1);
+    let config = host.write_config(&text.replacen("\"eth0\"", &format!("\"{device}\""), 1))?;
+    let report = Report::of(host)?;
+    ensure!(report.is_judged_by_the_worst(), "{:?}: {:#?}", report.code, report.findings);
+    let foretold = report.only("overlay 42 on port 4789 in xdp mode")?.clone();
+    let daemon = host.start_vxdp(&config, Mode::Kernel)?;
+    let said = host.vxdp(&["mode", "xdp"])?.stderr;
+    daemon.stop()?;
+    Ok((foretold, said))
+}
+
+#[test]
+#[ignore = "needs root"]
+fn doctor_foretells_what_a_driver_refuses_and_what_changes_that() {
+    scenario("refused", |lab| {
+        lab.h1().container("c1")?;
+        let at_xdp = "engine = \"inkernel\"\nhook = \"xdp\"";
+        // A veth sends frames of XDP programs only while its other end has NAPI.
+        lab.h2().exec(["ethtool", "-K", "eth0", "gro", "off"])?;
+        let (foretold, said) = tries(lab, "eth0", at_xdp)?;
+        ensure!(foretold["what"].to_string().contains("nothing, because eth0 takes no frames"), "{foretold}");
+        ensure!(
+            foretold["severity"] == "slower" && said.contains("takes no frames"),
+            "{foretold}, but {said}"
+        );
+        ensure!(foretold["command"].to_string().contains("gro on"), "{foretold}");
+        lab.h2().exec(["ethtool", "-K", "eth0", "gro", "on"])?;
+        let (foretold, said) = tries(lab, "eth0", at_xdp)?;
+        ensure!(foretold["severity"] == "fine" && said.is_empty(), "{foretold}, but {said}");
+        // A bridge has no driver that could run programs.
+        lab.h1().script(
+            "ip link add under type bridge; ip address flush dev eth0; ip link set eth0 master under; \
+             ip address add 192.168.10.21/24 dev under; ip link set under up",
+        )?;
+        let (foretold, said) = tries(lab, "under", "engine = \"userspace\"\nattach = \"driver\"")?;
+        ensure!(foretold["what"].to_string().contains("driver of under has no XDP"), "{foretold}");
+        ensure!(foretold["severity"] == "slower" && !said.is_empty(), "{foretold}, but {said}");
+        ensure!(foretold["command"] == "attach = \"auto\" in [dataplane]", "{foretold}");
+        let (foretold, said) = tries(lab, "under", "engine = \"userspace\"\nattach = \"auto\"")?;
+        ensure!(
+            foretold["why"].to_string().contains("XDP (generic)") && said.is_empty(),
+            "{foretold}: {said}"
+        );
+        Ok(())
+    });
+}
+
 /// With nothing in the way, then with a MAC that others have put elsewhere.
 fn judges(lab: &Lab, mode: Mode) -> Result<()> {
     let segment = Segment::scenario().remote_setting("install = \"on-miss\"");
@@ -132,12 +187,35 @@ fn judges(lab: &Lab, mode: Mode) -> Result<()> {
         report.findings
     );
     ensure!(!report.has("another XDP program"), "ours is taken for another's: {:#?}", report.findings);
+    // More rows than an answer of the daemon's has room for: it looks at all.
+    let batch = host.dir().join("rows");
+    let row = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        format!("fdb add 06:00:00:{a:02x}:{b:02x}:{c:02x} dev vxlan1 dst 192.168.10.22 self dynamic\n")
+    };
+    std::fs::write(&batch, (0..15_000).map(row).collect::<String>())?;
+    overlay.exec(["bridge", "-batch", batch.to_str().context("not UTF-8")?])?;
     let mac = "02:42:0a:00:00:03";
     overlay.script(&format!("bridge fdb replace {mac} dev vxlan1 dst 192.168.10.99 self dynamic"))?;
     let report = Report::of(host)?;
     let found =
         report.only(&format!("{mac} is behind VTEP 192.168.10.99; the configuration has it behind"))?;
     ensure!(found["severity"] == "broken" && report.code == Some(2), "{:?}: {found}", report.code);
+    // The command does what it says.
+    let command = found["command"].as_str().context("no command")?;
+    let (command, _) = command.split_once("  #").context("no comment")?;
+    let words: Vec<_> =
+        command.strip_prefix("vxdp ").context(command.to_owned())?.split_whitespace().collect();
+    host.vxdp(&words)?.success()?;
+    ensure!(!Report::of(host)?.has(mac), "`{command}` changes nothing");
+    overlay.script(&format!(
+        "ip link add other type veth peer name far; ip link set other master br0
+         bridge fdb add {mac} dev other master static"
+    ))?;
+    let report = Report::of(host)?;
+    let found = report.only(&format!("{mac} is behind the port other of this host"))?;
+    host.script(found["command"].as_str().context("no command")?)?;
+    ensure!(!Report::of(host)?.has(mac), "{} changes nothing", found["command"]);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use nix::net::if_::if_nametoindex;
 use super::{Finding, Severity, kernel};
 use crate::api::status::Status;
 use crate::config::{Config, Overlay, ZeroCopy};
-use crate::engine::forecast::Forecast;
+use crate::engine::forecast::{Forecast, Refusal};
 use crate::engine::regime::{self, NicFeatures};
 use crate::engine::{self, Kind};
 use crate::netns::Netns;
@@ -61,17 +61,13 @@ pub(super) async fn examine(
 
 /// What xdp mode would get for an overlay.
 fn would_be(config: &Config, overlay: &Overlay, forecast: &Forecast, receive: Option<u16>) -> Finding {
-    let Forecast { engine, why, hook, copy } = forecast;
+    let Forecast { engine, why, hook, copy, refusal } = forecast;
     let (device, (vni, port)) = (&config.underlay.device, (overlay.vni, overlay.port));
     let subject = format!("overlay {vni} on port {port} in xdp mode");
-    let copy = match copy {
-        Ok(copy) => copy,
-        Err(trouble) => {
-            let why = "the kernel carries every frame";
-            return Finding::new(Severity::Slower, format!("{subject}: nothing, because {trouble}"), why)
-                .command("zero_copy = \"auto\" in [dataplane]");
-        }
-    };
+    if let Some(Refusal { why, change }) = refusal {
+        let what = format!("{subject}: nothing, because {why}");
+        return Finding::new(Severity::Slower, what, "the kernel carries every frame").command(change);
+    }
     let reason = why.map_or_else(|| "as configured".to_owned(), |why| format!("because {why}"));
     let hook = if *hook == "tc" { "tc".to_owned() } else { format!("XDP ({hook})") };
     let queues = match (engine, receive) {
@@ -111,7 +107,7 @@ fn nic(config: &Config, features: Option<NicFeatures>, takes_xdp: bool) -> Optio
         Some(_) if config.dataplane.zero_copy == ZeroCopy::Off => {
             let why = "each frame is copied although the NIC need not be";
             let what = format!("{device}: zero-copy is offered and `zero_copy = \"off\"`");
-            Some(Finding::new(Severity::Fine, what, why))
+            Some(Finding::new(Severity::Fine, what, why).command("zero_copy = \"auto\" in [dataplane]"))
         }
         Some(_) => None,
     }

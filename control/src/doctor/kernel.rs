@@ -18,6 +18,9 @@ use crate::netns::Netns;
 const OLDEST: (u32, u32) = (6, 1);
 const TC_LINKS: (u32, u32) = (6, 6);
 
+/// As Debian has it.
+const NEWER_KERNEL: &str = "apt-get install linux-image-amd64; systemctl reboot";
+
 pub(super) fn examine(host: &Netns, forecasts: &[Forecast], findings: &mut Vec<Finding>) {
     let jit_file = "/proc/sys/net/core/bpf_jit_enable".into();
     findings.extend(jit(Setting { file: jit_file, value: "1".into(), netns: host.clone() }));
@@ -51,11 +54,14 @@ fn version(release: &str) -> Option<Finding> {
     let version = parse(release)?;
     if version < OLDEST {
         let why = "nothing older than 6.1 is tested, and next hops may not stay resolved";
-        return Some(Finding::new(Severity::Broken, format!("Linux {release} is too old"), why));
+        return Some(
+            Finding::new(Severity::Broken, format!("Linux {release} is too old"), why).command(NEWER_KERNEL),
+        );
     }
     let why = "tc programs have no links before Linux 6.6: when the daemon dies, the kernel takes over from the \
                in-kernel engine within five seconds instead of at once";
-    (version < TC_LINKS).then(|| Finding::new(Severity::Fine, format!("Linux {release}"), why))
+    (version < TC_LINKS)
+        .then(|| Finding::new(Severity::Fine, format!("Linux {release}"), why).command(NEWER_KERNEL))
 }
 
 fn jit(setting: Setting) -> Option<Finding> {
@@ -177,7 +183,7 @@ mod tests {
         let read = build(&packed).expect("options");
         assert_eq!(Some(&read), build(text.as_bytes()).as_ref());
         assert_eq!(build(b"nothing of the kind"), None);
-        let forecast = |engine, hook| Forecast { engine, why: None, hook, copy: Ok("no sockets") };
+        let forecast = |engine, hook| Forecast { engine, why: None, hook, copy: "no sockets", refusal: None };
         let off = |forecasts: &[Forecast], version| {
             let found = options("/proc/config.gz", &read, forecasts, Some(version)).into_iter();
             found.map(|found| (found.severity, found.command.unwrap_or_default())).collect::<Vec<_>>()

@@ -3,13 +3,14 @@
 mod host;
 mod kernel;
 mod overlay;
+mod rows;
 
 use std::io;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::api::status::{Fdb, Status};
+use crate::api::status::Status;
 use crate::api::{Request, client};
 use crate::config::{KeyPath, Loaded, Problem};
 use crate::container::describe;
@@ -103,14 +104,6 @@ pub async fn examine(loaded: &Loaded, host: &Netns) -> anyhow::Result<Vec<Findin
             None
         }
     };
-    let rows: Option<Fdb> = status
-        .as_ref()
-        .and_then(|_| client::ask(socket, &Request::FdbShow { vni: None, macs: Vec::new() }).ok());
-    if let Some(more) = rows.as_ref().map(|rows| rows.more).filter(|more| *more > 0) {
-        let why = "a MAC that is elsewhere, or a VTEP that is not reached, may be among them";
-        let what = format!("{more} rows more than an answer holds were not looked at");
-        findings.push(Finding::new(Severity::Fine, what, why));
-    }
     let facts = match preflight::check(loaded, host).await {
         Ok(facts) => Some(facts),
         Err(PreflightError::Unfit(error)) => {
@@ -127,7 +120,7 @@ pub async fn examine(loaded: &Loaded, host: &Netns) -> anyhow::Result<Vec<Findin
         Err(error) => return Err(error.into()),
     };
     host::examine(&loaded.config, host, status.as_ref(), &mut findings).await;
-    overlay::examine(loaded, host, facts, (status.as_ref(), rows.as_ref()), &mut findings).await?;
+    overlay::examine(loaded, host, facts, status.as_ref(), &mut findings).await?;
     // The worst first; of one kind, in the order of the checks.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)

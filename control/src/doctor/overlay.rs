@@ -1,31 +1,47 @@
 //! The overlays: what distorts them, whether their VTEPs can be reached, and what is known of remote MACs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vxdp_dataplane::wire::MacAddr;
+
+use super::rows::{Place, Survey};
 use super::{Finding, Setting, Severity};
-use crate::api::status::{Fdb, Status, Table};
+use crate::api::status::Status;
 use crate::config::{Config, Loaded, Overlay};
 use crate::kernel::desired::UnderlayFacts;
 use crate::netns::Netns;
 use crate::reach::Reach;
 
+/// VTEPs that the kernel is asked about.
+const ASKED: usize = 10_000;
+
 pub(super) async fn examine(
     loaded: &Loaded,
     host: &Netns,
     facts: Option<UnderlayFacts>,
-    (status, rows): (Option<&Status>, Option<&Fdb>),
+    status: Option<&Status>,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
     let config = &loaded.config;
+    let mut surveys = Vec::new();
     for overlay in &config.overlays {
         findings.extend(bridge_netfilter(overlay));
-        if let Some(rows) = rows {
-            findings.extend(misplaced(overlay, rows));
-        }
+        // Where nothing is built yet there are no rows.
+        let survey = Survey::of(overlay).await.unwrap_or_default();
+        findings.extend(misplaced(overlay, &survey));
+        surveys.push(survey);
     }
-    for (vtep, vnis) in vteps(config, rows) {
-        let reach = Reach::of(host, vtep).await?;
+    let mut vteps = vteps(config, &surveys);
+    if vteps.len() > ASKED {
+        let what = format!("{ASKED} of {} VTEPs were looked at", vteps.len());
+        let why = "one that is not reached may be among the others; each takes a question to the kernel";
+        findings.push(Finding::new(Severity::Fine, what, why).command("vxdp fdb show"));
+        vteps.truncate(ASKED);
+    }
+    let addresses: Vec<IpAddr> = vteps.iter().map(|(vtep, _)| *vtep).collect();
+    let mut routed = Vec::new();
+    for ((vtep, vnis), reach) in vteps.into_iter().zip(Reach::of_each(host, &addresses).await?) {
         let named = vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let why = format!("no frame of VNI {named} gets to the containers behind VTEP {vtep}");
         let narrow = facts.zip(reach.mtu).and_then(|(facts, mtu)| narrow(config, facts, vtep, mtu, &vnis));
@@ -42,15 +58,33 @@ pub(super) async fn examine(
             let what = format!("the route to VTEP {vtep} leaves by {device}");
             let why =
                 format!("the fast path sends by {} only, so the kernel carries it", config.underlay.device);
-            findings.push(Finding::new(Severity::Slower, what, why).command(format!("ip route get {vtep}")));
+            let command = format!("ip route get {vtep}    # or device = \"{device}\" in [underlay]");
+            findings.push(Finding::new(Severity::Slower, what, why).command(command));
+        } else if reach.next_hop != vtep {
+            routed.push((vtep, reach.next_hop));
         }
+    }
+    if let Some((vtep, router)) = routed.first() {
+        let others = match routed.len() - 1 {
+            0 => String::new(),
+            others => format!(", and {others} more are behind routers"),
+        };
+        let what = format!("VTEP {vtep} is behind the router {router}, which answers{others}");
+        let why =
+            "whether the host itself is there shows only when it is sent something, which doctor does not";
+        findings.push(Finding::new(Severity::Fine, what, why).command(format!("ping -c1 {vtep}")));
     }
     for overlay in status.map(|status| status.overlays.as_slice()).unwrap_or_default() {
         for container in overlay.containers.iter().filter(|container| !container.attached) {
             let reason = container.reason.as_deref().unwrap_or("its namespace is not there");
             let what = format!("container {} is away: {reason}", container.attach);
             let why = format!("nobody in VNI {} reaches {}", overlay.vni, container.mac);
-            findings.push(Finding::new(Severity::Broken, what, why).command("vxdp status"));
+            let command = match container.attach.split_once(' ') {
+                Some(("docker", name)) => format!("docker start {name}"),
+                Some(("netns", name)) => format!("ip netns add {name}"),
+                _ => "vxdp status".to_owned(),
+            };
+            findings.push(Finding::new(Severity::Broken, what, why).command(command));
         }
     }
     Ok(())
@@ -105,45 +139,46 @@ fn narrow(config: &Config, facts: UnderlayFacts, vtep: IpAddr, route: u32, vnis:
         .then(|| Finding::new(Severity::Slower, what, why).command(format!("ip route get {vtep}")))
 }
 
-/// Each VTEP of the configuration and of the kernel's rows, with the VNIs behind it.
-fn vteps(config: &Config, rows: Option<&Fdb>) -> Vec<(IpAddr, Vec<u32>)> {
-    let configured = config
+/// Each VTEP of the configuration and of the kernel's rows, with the VNIs behind it; those of the configuration first.
+fn vteps(config: &Config, surveys: &[Survey]) -> Vec<(IpAddr, Vec<u32>)> {
+    let of_remotes = |overlay: &Overlay| overlay.remotes.iter().map(|remote| remote.vtep).collect::<Vec<_>>();
+    let of_flood = |overlay: &Overlay| overlay.flood.clone();
+    let configured: BTreeSet<IpAddr> = config
         .overlays
         .iter()
-        .flat_map(|overlay| overlay.remotes.iter().map(|remote| (remote.vtep, overlay.vni.get())));
-    let rows = rows.map(|fdb| fdb.rows.as_slice()).unwrap_or_default();
-    let known = rows.iter().filter_map(|row| Some((row.vtep?, row.vni)));
-    let all: BTreeSet<(IpAddr, u32)> = configured.chain(known).collect();
-    let vteps: BTreeSet<IpAddr> = all.iter().map(|(vtep, _)| *vtep).collect();
-    let vnis = |vtep: IpAddr| all.iter().filter(|(other, _)| *other == vtep).map(|(_, vni)| *vni).collect();
-    vteps.into_iter().map(|vtep| (vtep, vnis(vtep))).collect()
+        .flat_map(|overlay| [of_remotes(overlay), of_flood(overlay)].concat())
+        .collect();
+    let mut all: BTreeMap<(bool, IpAddr), BTreeSet<u32>> = BTreeMap::new();
+    for (overlay, survey) in config.overlays.iter().zip(surveys) {
+        let named = [of_remotes(overlay), of_flood(overlay), survey.vteps.iter().copied().collect()].concat();
+        for vtep in named {
+            all.entry((!configured.contains(&vtep), vtep)).or_default().insert(overlay.vni.get());
+        }
+    }
+    all.into_iter().map(|((_, vtep), vnis)| (vtep, vnis.into_iter().collect())).collect()
 }
 
 /// MACs of the configuration that the kernel has elsewhere.
-fn misplaced(overlay: &Overlay, fdb: &Fdb) -> Vec<Finding> {
-    let vni = overlay.vni.get();
-    let mut findings = Vec::new();
-    for remote in &overlay.remotes {
-        let mac = remote.mac.to_string();
-        let rows = fdb.rows.iter().filter(|row| (row.vni, row.udp_port) == (vni, overlay.port));
-        for row in rows.filter(|row| row.mac.as_deref() == Some(&mac)) {
-            let (configured, command) = (remote.vtep, format!("vxdp fdb show --vni {vni}"));
-            let what = match (row.table, row.vtep, &row.device) {
-                (Table::Vxlan, Some(vtep), _) if vtep != configured => {
-                    format!("{mac} is behind VTEP {vtep}; the configuration has it behind {configured}")
-                }
-                (Table::Bridge, _, Some(device)) if device != overlay.vxlan.as_str() => {
-                    format!(
-                        "{mac} is behind the port {device} of this host; the configuration has it behind {configured}"
-                    )
-                }
-                _ => continue,
-            };
-            let why = "two containers have the MAC, or it has moved: frames for one of them go to the other";
-            findings.push(Finding::new(Severity::Broken, what, why).command(command));
-        }
-    }
-    findings
+fn misplaced(overlay: &Overlay, survey: &Survey) -> Vec<Finding> {
+    let found = |(mac, place): &(MacAddr, Place)| {
+        let configured = overlay.remotes.iter().find(|remote| remote.mac == *mac)?.vtep;
+        let (what, command) = match place {
+            Place::Vtep(vtep) if *vtep != configured => (
+                format!("{mac} is behind VTEP {vtep}; the configuration has it behind {configured}"),
+                format!("vxdp fdb del {mac} --vni {}    # what is configured comes back", overlay.vni),
+            ),
+            Place::Port(device) if device != overlay.vxlan.as_str() => (
+                format!(
+                    "{mac} is behind the port {device} of this host; the configuration has it behind {configured}"
+                ),
+                format!("ip netns exec {} bridge fdb del {mac} dev {device} master", overlay.netns),
+            ),
+            _ => return None,
+        };
+        let why = "two containers have the MAC, or it has moved: frames for one of them go to the other";
+        Some(Finding::new(Severity::Broken, what, why).command(command))
+    };
+    survey.remotes.iter().filter_map(found).collect()
 }
 
 #[cfg(test)]

@@ -15,8 +15,19 @@ pub struct Forecast {
     pub why: Option<&'static str>,
     /// Where the program of the underlay's device would run: `tc`, or for XDP `driver` or `generic`.
     pub hook: &'static str,
-    /// Whether the sockets of the underlay's device would copy, or why nothing would start.
-    pub copy: Result<&'static str, String>,
+    /// Whether the sockets of the underlay's device would copy.
+    pub copy: &'static str,
+    /// Why nothing would start.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why an engine would not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What stands in its way.
+    pub why: String,
+    /// What changes that.
+    pub change: String,
 }
 
 impl Forecast {
@@ -32,11 +43,12 @@ impl Forecast {
             (.., XdpAttach::Driver, _) | (.., XdpAttach::Auto, Some(_)) => "driver",
             (.., XdpAttach::Auto, None) => "driver or generic",
         };
-        let copy = match engine {
+        let (copy, refusal) = match engine {
             Kind::Userspace => copy(config, features),
-            Kind::InKernel => Ok("no sockets"),
+            Kind::InKernel => ("no sockets", None),
         };
-        Self { engine, why, hook, copy }
+        let refusal = refusal.or_else(|| refused_by_driver(config, engine, hook, features?));
+        Self { engine, why, hook, copy, refusal }
     }
 
     /// Whether the XDP place of the underlay's device would be taken.
@@ -45,16 +57,42 @@ impl Forecast {
     }
 }
 
-fn copy(config: &Config, features: Option<NicFeatures>) -> Result<&'static str, String> {
+/// Whether sockets copy, or why there would be none.
+fn copy(config: &Config, features: Option<NicFeatures>) -> (&'static str, Option<Refusal>) {
+    let change = || "zero_copy = \"auto\" in [dataplane]".to_owned();
     let offered = features.map(|features| features.zero_copy);
-    match (settings::zero_copy(config).map_err(|error| error.to_string())?, offered) {
-        (ZeroCopy::Off, _) | (ZeroCopy::IfOffered, Some(false)) => Ok(settings::why_copy(config)),
-        (ZeroCopy::Require, Some(false)) => {
-            Err("`zero_copy = \"require\"` cannot be had: the driver has no zero-copy".to_owned())
+    let wanted = match settings::zero_copy(config) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            return ("no sockets", Some(Refusal { why: error.to_string(), change: change() }));
         }
-        (_, Some(true)) => Ok("zero-copy"),
-        (_, None) => Ok("zero-copy if the driver has it"),
+    };
+    match (wanted, offered) {
+        (ZeroCopy::Off, _) | (ZeroCopy::IfOffered, Some(false)) => (settings::why_copy(config), None),
+        (ZeroCopy::Require, Some(false)) => {
+            let why = "`zero_copy = \"require\"` cannot be had: the driver has no zero-copy".to_owned();
+            ("no sockets", Some(Refusal { why, change: change() }))
+        }
+        (_, Some(true)) => ("zero-copy", None),
+        (_, None) => ("zero-copy if the driver has it", None),
     }
+}
+
+/// Why the program of the underlay's device would be refused, or would be of no use there.
+fn refused_by_driver(config: &Config, engine: Kind, hook: &str, features: NicFeatures) -> Option<Refusal> {
+    let device = &config.underlay.device;
+    if hook == "driver" && !features.native {
+        let why = format!("`attach = \"driver\"` cannot be had: the driver of {device} has no XDP");
+        return Some(Refusal { why, change: "attach = \"auto\" in [dataplane]".to_owned() });
+    }
+    let sends = engine == Kind::InKernel && hook != "tc";
+    (sends && !features.takes_frames).then(|| Refusal {
+        why: format!(
+            "{device} takes no frames from XDP programs (ndo_xdp_xmit; some drivers do once they have a program)"
+        ),
+        change: "hook = \"tc\" in [dataplane]; on a veth, in the namespace of its other end: ethtool -K DEVICE gro on"
+            .to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -73,23 +111,25 @@ mod tests {
     }
 
     fn nic(native: bool, zero_copy: bool) -> Option<NicFeatures> {
-        Some(NicFeatures { native, zero_copy })
+        Some(NicFeatures { native, takes_frames: native, zero_copy })
     }
 
     #[test]
     fn a_nic_with_zero_copy_and_no_container_gets_it_in_userspace() {
         let got = forecast("engine = 'auto'", "", nic(true, true));
-        assert_eq!((got.engine, got.hook, got.copy), (Kind::Userspace, "driver", Ok("zero-copy")));
+        assert_eq!((got.engine, got.hook, got.copy), (Kind::Userspace, "driver", "zero-copy"));
     }
 
     #[test]
     fn containers_go_to_tc_without_sockets_unless_userspace_is_asked_for_which_copies() {
         let got = forecast("engine = 'auto'", CONTAINER, nic(true, true));
-        assert_eq!((got.engine, got.hook, got.copy.as_deref()), (Kind::InKernel, "tc", Ok("no sockets")));
+        assert_eq!((got.engine, got.hook, got.copy), (Kind::InKernel, "tc", "no sockets"));
         assert!(got.why.is_some() && got.hook == "tc");
         let got = forecast("engine = 'userspace'", CONTAINER, nic(true, true));
-        let copy = got.copy.expect("it starts");
-        assert!(copy.starts_with("copy: veth ports") && got.why.is_none(), "{copy}");
+        assert!(
+            got.copy.starts_with("copy: veth ports") && (got.why, &got.refusal) == (None, &None),
+            "{got:?}"
+        );
     }
 
     #[test]
@@ -104,8 +144,24 @@ mod tests {
     #[test]
     fn zero_copy_that_is_required_and_cannot_be_had_is_told() {
         let required = "engine = 'userspace'\nzero_copy = 'require'";
-        assert!(forecast(required, "", nic(true, false)).copy.is_err());
-        assert!(forecast(required, CONTAINER, nic(true, true)).copy.is_err());
-        assert_eq!(forecast(required, "", nic(true, true)).copy, Ok("zero-copy"));
+        let refused = |overlay, features| forecast(required, overlay, features).refusal.is_some();
+        assert!(refused("", nic(true, false)) && refused(CONTAINER, nic(true, true)));
+        assert!(!refused("", nic(true, true)));
+    }
+
+    #[test]
+    fn what_the_driver_refuses_is_told_with_what_changes_it() {
+        let change = |dataplane, features| Some(forecast(dataplane, "", features).refusal?.change);
+        let driver = "engine = 'userspace'\nattach = 'driver'";
+        assert_eq!(change(driver, nic(false, false)).as_deref(), Some("attach = \"auto\" in [dataplane]"));
+        assert_eq!(change(driver, nic(true, false)), None);
+        // The programs at tc need nothing of the driver, those at XDP that it sends.
+        assert_eq!(change("engine = 'inkernel'\nattach = 'driver'", nic(false, false)), None);
+        let mute = Some(NicFeatures { native: true, takes_frames: false, zero_copy: false });
+        let told = change("engine = 'inkernel'\nhook = 'xdp'", mute);
+        assert!(told.is_some_and(|change| change.starts_with("hook = \"tc\"")));
+        assert_eq!(change("engine = 'inkernel'\nhook = 'xdp'", nic(true, false)), None);
+        assert_eq!(change("engine = 'userspace'", mute), None);
+        assert_eq!(change(driver, None), None);
     }
 }

@@ -18,7 +18,7 @@ use super::EngineError;
 use super::board::ShownDevice;
 use super::nic::{Nic, Offloads};
 use super::port::{HIDING_ALL, ServedPort};
-use super::regime::refuses_xdp_frames;
+use super::regime::nic_features;
 use super::report::DeviceReport;
 use super::uplink::Uplink;
 use crate::causes::chain;
@@ -251,7 +251,9 @@ impl AtHook {
 /// other end has NAPI, by a program of its own or by GRO, which is not ours to keep (`veth_set_xdp_features` and
 /// `xdp_features_set_redirect_target`, drivers/net/veth.c).
 async fn takes_xdp_frames(device: &Device) -> Result<(), EngineError> {
-    if !refuses_xdp_frames(&device.netns, &device.name).await {
+    // Where the kernel does not tell, it is tried.
+    let features = nic_features(&device.netns, &device.name).await;
+    if features.is_none_or(|features| features.takes_frames) {
         return Ok(());
     }
     Err(EngineError::Lost(format!(

@@ -39,6 +39,8 @@ pub enum ZeroCopyOffer {
 pub struct NicFeatures {
     /// Run XDP programs itself, and redirect.
     pub native: bool,
+    /// Send frames of XDP programs that run elsewhere; what it does not take is lost.
+    pub takes_frames: bool,
     /// Let AF_XDP sockets share its memory.
     pub zero_copy: bool,
 }
@@ -47,7 +49,7 @@ pub struct NicFeatures {
 pub async fn nic_features(host: &Netns, device: &str) -> Option<NicFeatures> {
     let features = features(host, device).await.ok()??;
     let (native, zero_copy) = (features & NATIVE == NATIVE, features & XSK_ZEROCOPY != 0);
-    Some(NicFeatures { native, zero_copy })
+    Some(NicFeatures { native, takes_frames: features & NDO_XMIT != 0, zero_copy })
 }
 
 /// The engine for an overlay for which `asked` was asked, and why where that leaves it open.
@@ -98,11 +100,6 @@ impl From<Option<NicFeatures>> for ZeroCopyOffer {
             None => Self::Untold,
         }
     }
-}
-
-/// Whether a device says that XDP programs of others cannot send through it.
-pub(super) async fn refuses_xdp_frames(host: &Netns, device: &str) -> bool {
-    matches!(features(host, device).await, Ok(Some(features)) if features & NDO_XMIT == 0)
 }
 
 /// Asks the kernel (`Documentation/netlink/specs/netdev.yaml`).
