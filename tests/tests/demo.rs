@@ -4,6 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use vxdp_lab::Transcript;
+
+const README: &str = include_str!("../../README.md");
 
 /// Echo requests and their answers of both pings: this many frames go into tunnels, and out of them.
 const FRAMES: u64 = 20;
@@ -11,21 +14,28 @@ const FRAMES: u64 = 20;
 /// What the kernel may carry while the containers' MACs are not known yet, in both directions together.
 const FIRST_FRAMES: u64 = 4;
 
-fn report_of(mode: &str) -> Result<Value> {
+/// What it shows, and its report.
+fn demo(mode: &str) -> Result<(String, Value)> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("demo.json");
     let mut command = Command::new("timeout");
     command.args(["120", env!("CARGO_BIN_EXE_vxdp-demo"), "--mode", mode, "--json"]).arg(&file);
     let output = command.output().context("while running the demo")?;
-    let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&said));
+    let [shown, said] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    ensure!(output.status.success(), "{}: {shown}{said}", output.status);
     let text = std::fs::read_to_string(&file)?;
-    serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    Ok((shown, serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?))
 }
 
 /// Who carried the frames of the demo in `mode`: the workers or programs, or else the kernel.
 fn proves_itself(mode: &str, fast: bool) -> Result<()> {
-    let report = report_of(mode)?;
+    let (shown, report) = demo(mode)?;
+    let command = format!("cargo xtask demo --mode {mode}");
+    if let Some(page) = Transcript::all(README)?.into_iter().find(|transcript| transcript.command == command)
+    {
+        ensure!(page.is_alike(&shown), "the README does not show\n{shown}");
+    }
     ensure!(report["mode"] == mode, "{report}");
     ensure!(report["left_behind"].as_array().is_some_and(Vec::is_empty), "{report}");
     let frames = |path: &str, direction: &str| -> Result<u64> {
