@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the Debian package and the static tarball, and a try of the package.
+//! `cargo xtask dist`: the Debian package and the static tarball, and a try of both.
 
 mod deb;
 mod program;
@@ -21,7 +21,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// and the examples.
 /// The package's program uses the shared libraries of the Debian release it was built on, which `Depends:` names;
 /// the tarball's is linked statically and runs on any Linux with this processor.
-/// The same source gives the same names and the same dates.
+/// The same source, compiler and cargo home give the same bytes, wherever the checkout is.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask dist                              both, optimised: some minutes
@@ -36,7 +36,8 @@ pub(crate) struct Args {
     /// How the program is built
     #[arg(long, default_value = "release")]
     profile: Profile,
-    /// Install, run, upgrade and remove the package in a throw-away copy of this system (needs root)
+    /// Install, run, upgrade and remove the package in a throw-away copy of this system, and run the tarball's program
+    /// there (needs root)
     #[arg(long)]
     check: bool,
 }
@@ -66,10 +67,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let program = program::shared(args.profile)?;
         say("packing the Debian package");
         let (package, depends) = deb::build(&program, &directory, &time, args.profile.packing())?;
-        if args.check {
-            say("installing, running and removing it");
-            print!("{}", trial::run(&package, &directory)?);
-        }
         made.push((package, format!("depends on {depends}")));
     }
     if args.only != Some(Form::Deb) {
@@ -77,6 +74,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let program = program::fixed(args.profile, &directory)?;
         say("packing the tarball");
         made.push((tarball::build(&program, &directory, &time)?, "needs no shared library".to_owned()));
+    }
+    if args.check {
+        say("installing, running and removing it");
+        let tarball = made.get(1).map(|(tarball, _)| tarball.as_path());
+        print!("{}", trial::run(&made[0].0, tarball, &directory)?);
     }
     for (file, needs) in made {
         let size = std::fs::metadata(&file).with_context(|| file.display().to_string())?.len();

@@ -35,7 +35,10 @@ pub(super) fn fill(program: &Path, stage: &Path) -> Result<()> {
     }
     let binary = stage.join("usr/bin/vxdp");
     directory_of(&binary)?;
-    process::run(process::command("strip").arg("-o").arg(&binary).arg(program))?;
+    // The build ID is made of the debug information as well, which names the directory of the build; without both,
+    // every checkout gives the same bytes.
+    let bare = "--remove-section=.note.gnu.build-id";
+    process::run(process::command("strip").arg(bare).arg("-o").arg(&binary).arg(program))?;
     for (file, directory) in FILES {
         let directory = stage.join(directory);
         std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;

@@ -104,6 +104,24 @@ gateway_answers || fail "removing the package took the overlay along"
 dpkg --install vxdp.deb >/run/dpkg.log 2>&1 || fail "dpkg --install, again: $(cat /run/dpkg.log)"
 vxdp down --config /etc/vxdp/host1.toml >/dev/null || fail "vxdp down"
 [ ! -e /run/netns/overlay ] || fail "vxdp down left the overlay"
+
+# The tarball's program does as well, where it was unpacked.
+if [ -e vxdp.tar.gz ]; then
+    mkdir /run/unpacked
+    tar --extract --file vxdp.tar.gz --directory /run/unpacked --strip-components=1
+    program=/run/unpacked/usr/bin/vxdp
+    "$program" run --config /etc/vxdp/host1.toml --mode kernel >/run/vxdp-try.log 2>&1 &
+    until_true "$program" status || fail "the tarball's program does not start"
+    for mode in kernel xdp 'xdp --engine inkernel'; do
+        # shellcheck disable=SC2086
+        "$program" mode $mode >/run/mode || fail "the tarball's program has no mode $mode"
+        gateway_answers || fail "the container does not reach its gateway with the tarball's program in mode $mode"
+        echo "ran from the tarball: $(cat /run/mode)"
+    done
+    "$program" down --config /etc/vxdp/host1.toml >/dev/null || fail "down, by the tarball's program"
+    wait
+    rm -r /run/unpacked
+fi
 rm /etc/vxdp/host1.toml
 dpkg --purge vxdp >/run/dpkg.log 2>&1 || fail "dpkg --purge: $(cat /run/dpkg.log)"
 [ ! -e /etc/vxdp ] || fail "purging left /etc/vxdp"
