@@ -39,6 +39,8 @@ pub struct Watch {
 pub enum Notice {
     /// Messages of one datagram, in the kernel's order.
     Messages(Vec<RouteNetlinkMessage>),
+    /// A next hop object (`ip-nexthop(8)`) or what a group makes of it changed.
+    NextHop,
     /// Notifications were lost (`ENOBUFS`): everything known must be dumped again.
     Overflow,
 }
@@ -74,6 +76,9 @@ impl Only {
 const RTM_GETNEIGH: u16 = 30;
 /// Offset of a netlink message's type (`struct nlmsghdr`, `include/uapi/linux/netlink.h`).
 const NLMSG_TYPE: u32 = 4;
+/// `RTM_NEWNEXTHOP`, `RTM_DELNEXTHOP` and, for the buckets of resilient groups, `RTM_NEWNEXTHOPBUCKET` and
+/// `RTM_DELNEXTHOPBUCKET` (`include/uapi/linux/rtnetlink.h`), which `netlink-packet-route` does not read.
+const NEXT_HOPS: [u16; 4] = [104, 105, 116, 117];
 /// `BPF_LD | BPF_H | BPF_ABS` (`include/uapi/linux/bpf_common.h`).
 const BPF_LOAD_HALF_WORD: u16 = 0x28;
 /// `BPF_JMP | BPF_JEQ | BPF_K`.
@@ -115,11 +120,19 @@ impl Watch {
     pub async fn next(&mut self) -> io::Result<Notice> {
         self.datagram.clear();
         match self.socket.recv_from(&mut self.datagram).await {
+            Ok(_) if tells_of_next_hop(&self.datagram) => Ok(Notice::NextHop),
             Ok(_) => Ok(Notice::Messages(messages(&self.datagram))),
             Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Notice::Overflow),
             Err(error) => Err(error),
         }
     }
+}
+
+/// By the first message: of these the kernel sends each in a datagram of its own (`nexthop_notify`,
+/// net/ipv4/nexthop.c).
+fn tells_of_next_hop(datagram: &[u8]) -> bool {
+    let kind = datagram.get(NLMSG_TYPE as usize..).and_then(|rest| rest.first_chunk());
+    kind.is_some_and(|kind| NEXT_HOPS.contains(&u16::from_ne_bytes(*kind)))
 }
 
 /// Reads the messages of a datagram; what the parser does not know is left out.

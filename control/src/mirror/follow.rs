@@ -21,7 +21,7 @@ use super::audit::{Audit, Rhythm};
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use super::fdb::{Fdb, Limits};
 use super::link::{find_underlay, name_of};
-use super::message::Row;
+use super::message::{Row, Upkeep};
 use super::query;
 use super::state::Mirror;
 use super::work::Work;
@@ -87,6 +87,8 @@ impl Follower {
             MulticastGroup::Ipv6Route,
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv6Rule,
+            // With `nexthop_compat_mode` off the routes that name an object are not told of when it changes.
+            MulticastGroup::Nexthop,
         ];
         watches.spawn(forward(Watch::open(host, &groups)?, From::Host, sender.clone()));
         let mut inodes = Vec::new();
@@ -191,6 +193,10 @@ impl Follower {
                         self.message(from, message, &mut work);
                     }
                 }
+                Notice::NextHop => {
+                    self.counters.events.fetch_add(1, Relaxed);
+                    work.routes = true;
+                }
                 Notice::Overflow => {
                     self.counters.overflows.fetch_add(1, Relaxed);
                     match from {
@@ -215,6 +221,8 @@ impl Follower {
                 // One that is given another name says so under the new one.
                 let is_it = self.underlay.is_some_and(|known| known.device == link.header.index);
                 work.host |= is_it || name_of(link) == Some(self.underlay_name.as_str());
+                // IPv4 routes go with their device, of which only this tells.
+                work.routes |= self.mirror.nexthops().leave_through(link.header.index);
             }
             (From::Host, _) => work.routes = true,
             (From::Overlay(namespace), M::NewNeighbour(message)) => {
@@ -298,6 +306,7 @@ impl Follower {
             self.dump_namespace(namespace, &mut work, out).await?;
         }
         if work.routes {
+            query::happened(&self.host).await?;
             work.take(self.mirror.routes_changed());
         }
         let mut asked = BTreeSet::new();
@@ -340,7 +349,7 @@ impl Follower {
         let nexthops = self.mirror.nexthops();
         let wanted = nexthops.hops();
         let Some(device) = self.underlay.map(|link| link.device) else { return };
-        for hop in wanted.iter().filter(|hop| !nexthops.is_tended(**hop)) {
+        for hop in wanted.iter().filter(|hop| nexthops.upkeep(**hop) == Upkeep::Use) {
             // Where it fails, frames keep the entry alive for as long as the kernel carries some.
             let _ = query::keep_resolved(&self.host, device, *hop).await;
         }
@@ -350,7 +359,9 @@ impl Follower {
 
     async fn release_next_hops(&self, wanted: &BTreeSet<IpAddr>) {
         let Some(device) = self.underlay.map(|link| link.device) else { return };
-        for hop in self.kept.difference(wanted) {
+        // What is permanent somebody else wrote, or made so since.
+        let permanent = |hop: IpAddr| self.mirror.nexthops().upkeep(hop) == Upkeep::Permanent;
+        for hop in self.kept.difference(wanted).filter(|hop| !permanent(**hop)) {
             let _ = query::release(&self.host, device, *hop).await;
         }
     }

@@ -55,13 +55,14 @@ pub struct Nexthops {
     underlay: u32,
     routes: BTreeMap<IpAddr, Option<Route>>,
     neighbours: BTreeMap<IpAddr, MacAddr>,
-    tended: BTreeSet<IpAddr>,
+    /// Of the entries that more than use keeps valid.
+    upkeep: BTreeMap<IpAddr, Upkeep>,
 }
 
 impl Nexthops {
     /// No VTEPs; `underlay` is the index of the underlay device.
     pub fn new(underlay: u32) -> Self {
-        Self { underlay, routes: BTreeMap::new(), neighbours: BTreeMap::new(), tended: BTreeSet::new() }
+        Self { underlay, routes: BTreeMap::new(), neighbours: BTreeMap::new(), upkeep: BTreeMap::new() }
     }
 
     /// Starts to follow a VTEP; true if it is new, and a route must be asked for.
@@ -88,9 +89,14 @@ impl Nexthops {
         self.routes.iter().filter_map(|(vtep, route)| self.hop(*vtep, route.as_ref()?)).collect()
     }
 
-    /// Whether the neighbour entry of `hop` stays valid without traffic: managed or permanent.
-    pub fn is_tended(&self, hop: IpAddr) -> bool {
-        self.tended.contains(&hop)
+    /// Whether a route leaves through `device`.
+    pub fn leave_through(&self, device: u32) -> bool {
+        self.routes.values().flatten().any(|route| route.device == device)
+    }
+
+    /// Who keeps the neighbour entry of `hop` valid.
+    pub fn upkeep(&self, hop: IpAddr) -> Upkeep {
+        self.upkeep.get(&hop).copied().unwrap_or(Upkeep::Use)
     }
 
     /// The kernel's answer about `vtep`: true if its resolution changed.
@@ -116,8 +122,8 @@ impl Nexthops {
 
     fn tend(&mut self, row: &NeighbourRow) {
         match row.upkeep {
-            Upkeep::Use => self.tended.remove(&row.address),
-            Upkeep::Managed | Upkeep::Permanent => self.tended.insert(row.address),
+            Upkeep::Use => self.upkeep.remove(&row.address),
+            kept => self.upkeep.insert(row.address, kept),
         };
     }
 
@@ -126,7 +132,7 @@ impl Nexthops {
         if row.device != self.underlay {
             return Vec::new();
         }
-        self.tended.remove(&row.address);
+        self.upkeep.remove(&row.address);
         match self.neighbours.remove(&row.address) {
             Some(_) => self.behind(row.address),
             None => Vec::new(),
@@ -139,7 +145,7 @@ impl Nexthops {
     pub fn neighbours_dumped(&mut self, underlay: u32, rows: &[NeighbourRow]) -> Vec<IpAddr> {
         let before: Vec<_> = self.vteps().map(|vtep| (vtep, self.resolve(vtep))).collect();
         self.underlay = underlay;
-        self.tended.clear();
+        self.upkeep.clear();
         rows.iter().filter(|row| row.device == underlay).for_each(|row| self.tend(row));
         let usable = rows.iter().filter(|row| row.device == underlay && row.valid);
         self.neighbours = usable.filter_map(|row| Some((row.address, row.mac?))).collect();
@@ -212,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_somebody_writes_anew_is_no_longer_tended() {
+    fn an_entry_that_somebody_writes_anew_is_kept_as_they_say() {
         let mut hops = on_link();
         hops.neighbour(&NeighbourRow { upkeep: Upkeep::Managed, ..row(22, Some(MAC)) });
-        assert!(hops.is_tended(ip(22)));
+        assert_eq!(hops.upkeep(ip(22)), Upkeep::Managed);
         hops.neighbour(&row(22, Some(MAC)));
-        assert!(!hops.is_tended(ip(22)));
+        assert_eq!(hops.upkeep(ip(22)), Upkeep::Use);
         hops.neighbours_dumped(NIC, &[NeighbourRow { upkeep: Upkeep::Permanent, ..row(22, Some(MAC)) }]);
-        assert!(hops.is_tended(ip(22)));
+        assert_eq!(hops.upkeep(ip(22)), Upkeep::Permanent);
     }
 
     #[test]

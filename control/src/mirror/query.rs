@@ -18,6 +18,9 @@ use super::fdb::Ageing;
 use super::message::Row;
 use super::nexthop::Route;
 
+/// The first device of every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// Dumps the rows of one family: [`AddressFamily::Bridge`] for bridges and vxlan devices, the IP families
 /// for neighbours.
 pub fn rows(handle: &Handle, family: AddressFamily) -> impl Stream<Item = Result<Row, Error>> + use<> {
@@ -36,6 +39,18 @@ pub async fn route_to(handle: &Handle, vtep: IpAddr) -> Result<Option<Route>, Er
         Ok(answer) => Ok(answer.as_ref().and_then(read_route)),
         // "No route" comes as an error: ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole).
         Err(Error::NetlinkError(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until what the kernel told of has happened.
+///
+/// It tells of a next hop object or an address that goes *before* it takes the routes away that need it
+/// (`remove_nexthop`, net/ipv4/nexthop.c; `__inet_del_ifa`, net/ipv4/devinet.c), and IPv4's routes go without a
+/// word of their own. All of that is under one lock (RTNL), which [`route_to`] does not take and this question does.
+pub async fn happened(handle: &Handle) -> Result<(), Error> {
+    match handle.link().get().match_index(LOOPBACK).execute().try_next().await {
+        Ok(_) | Err(Error::NetlinkError(_)) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -75,7 +90,7 @@ pub async fn keep_resolved(handle: &Handle, device: u32, address: IpAddr) -> Res
     request(handle, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
 }
 
-/// Ends [`keep_resolved`]: the entry stays, and ages like any other.
+/// Ends [`keep_resolved`]: the entry stays, and ages like any other. Never for a permanent one, for the same reason.
 pub async fn release(handle: &Handle, device: u32, address: IpAddr) -> Result<(), Error> {
     let mut message = neighbour(device, address);
     message.header.state = NeighbourState::None;
