@@ -207,7 +207,9 @@ pub(super) fn strip(data: &mut [u8], admitted: &Admitted, view: &View<'_>) -> Re
     verify_udp(data, admitted, view)?;
     let frame = data.get_mut(start..end).ok_or(DropReason::PktTooSmall)?;
     // So it does with congestion marks: a tagged frame is no IP to it (`vxlan_rcv`, `IP_ECN_decapsulate`).
-    if let Some(dsfield) = ecn::dsfield(frame, &inner).filter(|_| inner.tags == 0) {
+    if admitted.outer_ecn.may_change_inner()
+        && let Some(dsfield) = ecn::dsfield(frame, &inner).filter(|_| inner.tags == 0)
+    {
         match Ecn::decapsulated(admitted.outer_ecn, Ecn::of(dsfield)) {
             Decapsulated::Unchanged => {}
             Decapsulated::Set(ecn) => ecn::set(frame, &inner, ecn),

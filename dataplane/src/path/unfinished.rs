@@ -48,11 +48,12 @@ pub(super) fn pseudo_header(addresses: Sum, protocol: u8, length: usize) -> Sum 
 }
 
 /// Finishes the checksum of the segment in `frame`, if it is unfinished.
+#[inline(always)]
 pub fn finish(frame: &mut [u8], inner: &Inner) -> Checksum {
     finish_segment(frame, inner).unwrap_or(Checksum::Untouched)
 }
 
-#[inline]
+#[inline(always)]
 fn finish_segment(frame: &mut [u8], inner: &Inner) -> Option<Checksum> {
     let (Network::V4 { transport, .. } | Network::V6 { transport, .. }) = inner.network else {
         return None;

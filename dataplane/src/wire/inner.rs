@@ -56,6 +56,7 @@ pub enum Transport {
 
 impl Inner {
     /// Looks into a frame of any content.
+    #[inline(always)]
     pub fn parse(frame: &[u8]) -> Self {
         let other = |tags| Self { tags, network: Network::Other };
         let Some((eth, _)) = EthHeader::parse(frame) else {
@@ -83,6 +84,7 @@ impl Inner {
     }
 }
 
+#[inline(always)]
 fn v4(packet: &[u8], at: usize) -> Network {
     let Some((ip, _)) = Ipv4Header::parse(packet) else {
         return Network::Truncated;
@@ -110,6 +112,7 @@ fn v6(packet: &[u8], at: usize) -> Network {
 }
 
 /// The segment between `header` and `total` bytes of a packet that has `available` and begins at `at`.
+#[inline(always)]
 fn transport(protocol: u8, at: usize, header: usize, total: usize, available: usize) -> Transport {
     let least = match protocol {
         IpProtocol::TCP => 20,
