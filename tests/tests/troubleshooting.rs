@@ -8,10 +8,18 @@ use vxdp_lab::{Attachment, Host, Lifetime, Mode, Ping, Transcript, TwoHosts, wai
 
 const PAGE: &str = include_str!("../../docs/troubleshooting.md");
 
-/// Runs what the page shows under `headline`, once the trouble shows.
-fn is_true(hosts: &TwoHosts, headline: &str) -> Result<()> {
+/// Runs what the page shows under `headline`, once the trouble shows. The page's hosts are in xdp mode; in another one
+/// the same is shown, but who carries the frames.
+fn is_true(hosts: &TwoHosts, mode: Mode, headline: &str) -> Result<()> {
+    let carrier = if mode == Mode::Xdp { "userspace" } else { mode.as_str() };
+    let [theirs, ours] = [carrier, "userspace"].map(|name| format!("{name:<10} "));
+    let in_xdp_mode = |text: &str| {
+        text.replace(&format!("carried by: {carrier}"), "carried by: userspace")
+            .replace(&format!("▶ {theirs}"), &format!("  {theirs}"))
+            .replace(&format!("  {ours}"), &format!("▶ {ours}"))
+    };
     for transcript in Transcript::under(PAGE, &format!("### {headline}"))? {
-        transcript.is_true(hosts.lab().hosts(), Transcript::is_shown)?;
+        transcript.is_true(hosts.lab().hosts(), |page, text| page.is_shown(&in_xdp_mode(text)))?;
     }
     Ok(())
 }
@@ -24,21 +32,25 @@ fn with_hosts(name: &str, mode: Mode, steps: impl FnOnce(&TwoHosts) -> Result<()
 
 #[test]
 #[ignore = "needs root"]
-fn the_pages_three_causes_are_found_with_its_commands() {
-    with_hosts("trouble", Mode::Xdp, |hosts| {
+fn the_pages_three_causes_are_found_with_its_commands_in_every_mode() {
+    Mode::ALL.into_iter().for_each(three_causes);
+}
+
+fn three_causes(mode: Mode) {
+    with_hosts("trouble", mode, |hosts| {
         for host in hosts.lab().hosts() {
             host.prepare_for_pages()?;
             host.script("cp /usr/share/doc/vxdp/examples/host[12].toml /etc/vxdp")?;
         }
         let [(c1, _), (_, address2)] = hosts.containers()?;
         Ping::new(address2).count(2).expect_all(&c1)?;
-        is_true(hosts, "Nobody told this host where the MAC is")?;
+        is_true(hosts, mode, "Nobody told this host where the MAC is")?;
         let (h1, h2) = (hosts.lab().h1(), hosts.lab().h2());
         h2.script("ip netns del c2")?;
-        is_true(hosts, "The container is gone on the other host")?;
+        is_true(hosts, mode, "The container is gone on the other host")?;
         h2.script("ip address del 192.168.10.22/24 dev eth0")?;
         h1.script("ip neigh flush dev eth0; ip neigh del 192.168.10.22 dev eth0 || true; ping -c1 -W1 192.168.10.22 || true")?;
-        is_true(hosts, "The other host does not answer")
+        is_true(hosts, mode, "The other host does not answer")
     });
 }
 
