@@ -373,6 +373,25 @@ mod tests {
         assert!(told.len() == 1 && told[0].contains("others wait for a place"), "{told:?}");
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_that_do_not_read_their_answers_keep_nobody_else_from_theirs() {
+        let (_directory, socket, _claim) = echo();
+        let macs = vec![vxdp_dataplane::wire::MacAddr::ZERO; 2000];
+        let large = to_line(&Request::FdbShow { vni: None, macs }).expect("a line");
+        let deaf = |_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("a connection");
+            stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a socket");
+            // Until the server takes no more, because its answers find no room.
+            let sent = (0..100).take_while(|_| stream.write_all(&large).is_ok()).count();
+            (stream, sent)
+        };
+        let deaf: Vec<_> = (0..8).map(deaf).collect();
+        assert!(deaf.iter().all(|(_, sent)| *sent < 100), "{deaf:?}");
+        let begun = std::time::Instant::now();
+        let answer = exchange(&socket, to_line(&Request::Status).expect("a line")).await;
+        assert!(answer.contains("\"ok\"") && begun.elapsed() < WRITE_PATIENCE, "{:?}", begun.elapsed());
+    }
+
     #[tokio::test]
     async fn the_socket_is_the_owners_alone_and_replaces_a_stale_one() {
         let directory = tempfile::tempdir().expect("a directory");
