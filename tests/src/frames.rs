@@ -53,6 +53,21 @@ impl Host {
         })
     }
 
+    /// Counts the frames that the programs left to the kernel because a worker had not run for 100 ms, which on a
+    /// machine with more to do than it can is nobody's fault; those of userspace since its start.
+    pub fn left_by_starved_workers(&self) -> Result<Directions> {
+        let mut left = Directions::default();
+        let devices = self.status()?["modes"]["engine"]["devices"].as_array().cloned().unwrap_or_default();
+        for device in devices {
+            let verdicts = device["verdicts"].as_array().context("a device without verdicts")?;
+            let stale = verdicts.iter().filter(|count| count["verdict"] == "stale_heartbeat");
+            let stale = stale.filter_map(|count| count["frames"].as_u64()).sum::<u64>();
+            // The underlay belongs to no overlay.
+            *if device["vni"].is_null() { &mut left.decap } else { &mut left.encap } += stale;
+        }
+        Ok(left)
+    }
+
     /// Waits until userspace has put `frames` more frames into tunnels; they must be on their way meanwhile.
     pub fn wait_for_userspace(&self, frames: u64) -> Result<()> {
         let mut before = self.frames()?.xdp.encap;

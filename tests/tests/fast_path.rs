@@ -47,15 +47,20 @@ fn carries_everything(hosts: &TwoHosts, modes: [Mode; 2], mtu: u32) -> Result<()
     tcp_transfer(&c2, &c1, address1, BULK)?;
     for ((host, frames), mode) in hosts.lab().hosts().iter().zip(hosts.frames()?).zip(modes) {
         let (xdp, kernel) = (frames.xdp, frames.kernel);
-        eprintln!("{} in {} mode: {frames:?}", host.name(), mode.as_str());
+        let starved = host.left_by_starved_workers()?;
+        eprintln!("{} in {} mode: {frames:?}, {starved:?} by starved workers", host.name(), mode.as_str());
         match mode {
             Mode::Kernel => ensure!(xdp.encap + xdp.decap == 0, "userspace took part: {frames:?}"),
             Mode::Xdp | Mode::InKernel => {
-                let nearly_all = |fast: u64, kernel: u64| {
-                    kernel <= FEW || fast as f64 / (fast + kernel) as f64 > NEARLY_ALL
+                let nearly_all = |fast: u64, kernel: u64, starved: u64| {
+                    // The kernel's device may count several frames as one, so what is left is less than there was.
+                    let unexplained = kernel.saturating_sub(starved);
+                    unexplained <= FEW || fast as f64 / (fast + unexplained) as f64 > NEARLY_ALL
                 };
-                ensure!(nearly_all(xdp.encap, kernel.encap), "encap on {}: {frames:?}", host.name());
-                ensure!(nearly_all(xdp.decap, kernel.decap), "decap on {}: {frames:?}", host.name());
+                let encap = nearly_all(xdp.encap, kernel.encap, starved.encap);
+                let decap = nearly_all(xdp.decap, kernel.decap, starved.decap);
+                let why = || host.status().map(|status| status["modes"]["engine"]["devices"].to_string());
+                ensure!(encap && decap, "on {}: {frames:?}, since {:?}", host.name(), why());
                 ensure!(xdp.encap.min(xdp.decap) > 50, "not carried on {}: {frames:?}", host.name());
             }
         }
@@ -204,10 +209,7 @@ fn over_ipv6_no_outer_checksum_is_sent_where_it_is_configured_away_and_none_is_a
             *config = config.replace("vni = 42", "vni = 42\nudp_checksum = false");
         }
         pairing("par-none", modes, configs, |hosts| {
-            let [(c1, address1), (c2, address2)] = hosts.containers()?;
-            tcp_transfer(&c1, &c2, address2, BULK)?;
-            tcp_transfer(&c2, &c1, address1, BULK)?;
-            hosts.lab().expect_fast_path(&carriers, &c1, address2)?;
+            carries_everything(hosts, carriers, 1430)?;
             checksums_are_as_configured(hosts, &vteps[..number])
         });
     }
