@@ -115,7 +115,11 @@ fn metrics_of_the_inkernel_engine_tell_what_a_ping_was_and_promtool_likes_them()
 #[test]
 #[ignore = "needs root"]
 fn a_thousand_clients_that_say_nothing_cost_a_scrape_and_the_overlay_nothing() {
-    let scenario = with_metrics("crowd", Mode::Xdp).expect("a lab");
+    [Mode::Kernel, Mode::Xdp].into_iter().for_each(crowds_at_metrics);
+}
+
+fn crowds_at_metrics(mode: Mode) {
+    let scenario = with_metrics("crowd", mode).expect("a lab");
     let outcome = || -> Result<()> {
         let host = scenario.lab().h1();
         let [(c1, _), (_, address2)] = scenario.containers()?;
@@ -131,7 +135,7 @@ fn a_thousand_clients_that_say_nothing_cost_a_scrape_and_the_overlay_nothing() {
         })?;
         ensure!(silent.len() > 32, "only {} connections", silent.len());
         Ping::new(address2).count(20).interval(Duration::from_millis(20)).expect_all(&c1)?;
-        ensure!(host.status()?["mode"] == "xdp");
+        ensure!(host.status()?["mode"] == mode.as_str());
         // They hold every place still, and make room.
         let begun = Instant::now();
         metrics(host)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use vxdp_lab::{Family, Host, Lab, Mode, Probe, Segment, config_of, deploy, wait_until};
 
 const FAST: [Mode; 2] = [Mode::Xdp, Mode::InKernel];
@@ -22,6 +23,12 @@ fn red_and_blue(settings: &str) -> [Segment; 2] {
 fn probe(lab: &Lab, segment: &Segment) -> Result<Probe> {
     let ((from, _), (to, address)) = (segment.place(lab, 0)?, segment.place(lab, 1)?);
     Probe::start(&from, &to, address, Duration::from_millis(2))
+}
+
+/// The other host's VTEP.
+fn peer_of(lab: &Lab, host: &Host) -> String {
+    let other = if host.name() == lab.h1().name() { lab.h2() } else { lab.h1() };
+    other.ipv4().to_string()
 }
 
 /// The modes of VNI 42 and 43.
@@ -103,6 +110,15 @@ fn an_overlay_has_the_mode_that_its_part_of_the_configuration_names() {
                 ensure!(modes(host)? == ["xdp", "kernel"], "{:?} on {}", modes(host)?, host.name());
                 flies(host, 42)?;
                 ensure!(carried(host, 43)? == 0, "the fast path carries VNI 43 on {}", host.name());
+                // VTEPs of the overlay without an engine are shown beside the others.
+                let row = "bridge fdb add 02:42:0a:00:00:77 dev vxlan1 dst 192.168.10.77 self dynamic";
+                host.netns("overlay43").script(row)?;
+                let status = host.status()?;
+                let shown = |vteps: &Value, address: &str| {
+                    vteps.as_array().is_some_and(|vteps| vteps.iter().any(|vtep| vtep["address"] == address))
+                };
+                ensure!(shown(&status["vteps"], "192.168.10.77"), "{status}");
+                ensure!(shown(&status["modes"]["engine"]["peers"], &peer_of(lab, host)), "{status}");
             }
             probes.into_iter().try_for_each(|probe| probe.stop().map(drop))
         });
