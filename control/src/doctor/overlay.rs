@@ -24,13 +24,11 @@ pub(super) async fn examine(
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
     let config = &loaded.config;
-    let mut surveys = Vec::new();
-    for overlay in &config.overlays {
-        findings.extend(bridge_netfilter(overlay));
-        // Where nothing is built yet there are no rows.
-        let survey = Survey::of(overlay).await.unwrap_or_default();
-        findings.extend(misplaced(overlay, &survey));
-        surveys.push(survey);
+    let spaces: BTreeSet<_> = config.overlays.iter().map(|overlay| overlay.netns.as_str()).collect();
+    findings.extend(spaces.into_iter().flat_map(bridge_netfilter));
+    let surveys = Survey::of_each(&config.overlays).await;
+    for (overlay, survey) in config.overlays.iter().zip(&surveys) {
+        findings.extend(misplaced(overlay, survey));
     }
     let mut vteps = vteps(config, &surveys);
     if vteps.len() > ASKED {
@@ -91,23 +89,22 @@ pub(super) async fn examine(
 }
 
 /// Bridged frames that pass the host's IP tables are re-checked, and may be dropped or rewritten there.
-fn bridge_netfilter(overlay: &Overlay) -> Vec<Finding> {
-    let Ok(netns) = Netns::named(overlay.netns.as_str()) else { return Vec::new() };
+fn bridge_netfilter(space: &str) -> Vec<Finding> {
+    let Ok(netns) = Netns::named(space) else { return Vec::new() };
     let setting = |name: &str| Setting {
         file: format!("/proc/sys/net/bridge/bridge-nf-call-{name}").into(),
         value: "0".into(),
         netns: netns.clone(),
     };
     let setting = ["iptables", "ip6tables", "arptables"].map(setting);
-    let netns = overlay.netns.as_str();
     let on = setting.into_iter().filter(|setting| setting.read().as_deref() == Some("1"));
     let found = |setting: Setting| {
         let name =
             setting.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let what = format!("br_netfilter: net.bridge.{name} is on in {netns}");
+        let what = format!("br_netfilter: net.bridge.{name} is on in {space}");
         let why = "frames on the kernel's path pass the namespace's tables there and are slower; those of the fast \
                    path do not";
-        let command = format!("ip netns exec {netns} sysctl -w net.bridge.{name}=0");
+        let command = format!("ip netns exec {space} sysctl -w net.bridge.{name}=0");
         let found = Finding::new(Severity::Slower, what, why).command(command);
         Finding { setting: Some(setting), ..found }
     };
