@@ -80,24 +80,33 @@ impl<P: Port, F: Forward> Loop<P, F> {
                 return self.sockets.audit().ok();
             }
             let idle = turn.received == 0;
-            match self.poll {
+            now = match self.poll {
                 _ if !idle => continue,
-                PollMode::Busy => std::hint::spin_loop(),
-                PollMode::Interrupt => _ = self.sleep(turn),
+                PollMode::Busy => {
+                    std::hint::spin_loop();
+                    clock()
+                }
+                PollMode::Interrupt => {
+                    self.sleep(turn);
+                    clock()
+                }
                 PollMode::Adaptive => self.wait(turn, now, worked),
-            }
-            now = clock();
+            };
         }
     }
 
-    /// Offers the processor to others, or sleeps.
-    fn wait(&mut self, turn: Turn, now: Nanos, worked: u64) {
-        if self.patience.lasts(now.0 - worked) {
+    /// Offers the processor to others, or sleeps; answers the moment afterwards.
+    fn wait(&mut self, turn: Turn, before: Nanos, worked: u64) -> Nanos {
+        if self.patience.lasts(before.0 - worked) {
             std::thread::yield_now();
-            self.patience.yielded(now.0, clock().0);
+            let now = clock();
+            self.patience.yielded(before.0, now.0);
+            now
         } else {
             let woken = self.sleep(turn);
-            self.patience.slept(now.0, clock().0, woken);
+            let now = clock();
+            self.patience.slept(before.0, now.0, woken);
+            now
         }
     }
 
