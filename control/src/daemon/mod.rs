@@ -9,11 +9,13 @@
 
 mod captures;
 mod desired;
+mod ending;
 mod log;
 mod notes;
 mod places;
 mod rows;
 mod service;
+mod signals;
 mod takeover;
 mod traffic;
 mod vteps;
@@ -27,22 +29,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal as Signum};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, JoinSet, block_in_place};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
+use self::ending::{Ended, Stopping};
 use self::log::Log;
 use self::notes::Notes;
 use self::service::Service;
+use self::signals::Signals;
 pub use self::takeover::IfRunning;
 use self::traffic::Meter;
 use self::worker::{Job, Worker};
 use crate::api::server::{self, Call, Claim};
 use crate::api::{Answer, Kind};
-use crate::causes::chain;
 use crate::config::{Config, Install, Overlay};
 use crate::engine::pilot::{self, Pilot};
 use crate::kernel::desired::Row;
@@ -58,9 +59,6 @@ const EVENTS: usize = 64;
 
 /// Requests that wait for the model; further clients wait in their own tasks.
 const CALLS: usize = 32;
-
-/// How long the clients' last answers may take when the daemon stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why the daemon does not start, or ends otherwise than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -205,32 +203,6 @@ async fn remember(kernel: &mut Kernel, host: &Netns, config: &Config) -> Result<
     Ok(remembered)
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        // A blocked signal stays blocked across exec, and whoever started us may have blocked these.
-        [Signum::SIGTERM, Signum::SIGINT, Signum::SIGHUP].into_iter().collect::<SigSet>().thread_unblock()?;
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.terminate.recv() => Event::Stop,
-            _ = self.interrupt.recv() => Event::Stop,
-            _ = self.hangup.recv() => Event::Reload,
-        }
-    }
-}
-
 struct Daemon {
     state: State,
     host: Netns,
@@ -247,13 +219,6 @@ struct Daemon {
     log: Log,
     reload: Reload,
     service: Service,
-}
-
-/// The end of the main loop.
-struct Ended {
-    why: Ending,
-    /// Where the client that wanted it waits.
-    answer: Option<oneshot::Sender<Answer>>,
 }
 
 impl Daemon {
@@ -401,52 +366,5 @@ async fn wait(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What still runs when the main loop has ended.
-struct Stopping<'a> {
-    worker: JoinHandle<Kernel>,
-    pilot: Arc<Pilot>,
-    api: JoinHandle<()>,
-    background: JoinSet<()>,
-    clients: TaskTracker,
-    notes_path: &'a Path,
-}
-
-impl Ended {
-    /// Stops the rest in order: no new clients, no new jobs, the job under way to its end, the fast path, removal
-    /// if it is wanted, last answers.
-    async fn finish(self, stopping: Stopping<'_>, claim: Claim) -> Result<(), Error> {
-        let Stopping { worker, pilot, api, mut background, clients, notes_path } = stopping;
-        api.abort();
-        let _ = api.await;
-        background.shutdown().await;
-        let kernel = worker.await.map_err(|error| Error::Build(format!("the worker broke: {error}")))?;
-        pilot.stop().await;
-        let (answer, outcome) = match self.why {
-            Ending::Removing(_) => remove(kernel, notes_path).await,
-            Ending::Told | Ending::HandingOver(_) => (Answer::done(), Ok(())),
-        };
-        // The lock goes before the answer: who asked may start a new daemon at once, or is one.
-        drop(claim);
-        if let Some(client) = self.answer {
-            // The client may have hung up.
-            let _ = client.send(answer);
-        }
-        clients.close();
-        let _ = timeout(LAST_ANSWERS, clients.wait()).await;
-        outcome
-    }
-}
-
-async fn remove(mut kernel: Kernel, notes: &Path) -> (Answer, Result<(), Error>) {
-    match kernel.down().await {
-        Ok(report) => {
-            let removed: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
-            let forgotten = Notes::remove(notes).map_err(system("remove the notes of added rows"));
-            (Answer::with(&serde_json::json!({ "removed": removed })), forgotten)
-        }
-        Err(error) => (Answer::refuse(Kind::Failed, chain(&error)), Err(error.into())),
     }
 }
