@@ -254,6 +254,15 @@ mod tests {
         ((1..=3).filter(|last| fresh.knows(mac(*last))).collect(), again)
     }
 
+    #[tokio::test]
+    async fn a_dump_that_does_not_go_on_is_given_up() {
+        // Nobody has asked on this socket, so nothing comes.
+        let socket = TokioSocket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        let deadline = Instant::now();
+        let mut dump = Dump { socket, datagram: Vec::new(), deadline, torn: false, ended: false };
+        assert_eq!(dump.next().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
     #[test]
     fn a_row_goes_when_two_readings_in_turn_have_not_found_it() {
         let mut doubts = Doubts::default();
