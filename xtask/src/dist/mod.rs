@@ -21,7 +21,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// and the examples.
 /// The package's program uses the shared libraries of the Debian release it was built on, which `Depends:` names;
 /// the tarball's is linked statically and runs on any Linux with this processor.
-/// The same source, compiler and cargo home give the same bytes, wherever the checkout is.
+/// The same source gives the same names and the same dates; and, with the same compiler and cargo home, a package of
+/// the same bytes, wherever the checkout is.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask dist                              both, optimised: some minutes

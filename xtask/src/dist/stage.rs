@@ -36,7 +36,7 @@ pub(super) fn fill(program: &Path, stage: &Path) -> Result<()> {
     let binary = stage.join("usr/bin/vxdp");
     directory_of(&binary)?;
     // The build ID is made of the debug information as well, which names the directory of the build; without both,
-    // every checkout gives the same bytes.
+    // every checkout gives a package of the same bytes.
     let bare = "--remove-section=.note.gnu.build-id";
     process::run(process::command("strip").arg(bare).arg("-o").arg(&binary).arg(program))?;
     for (file, directory) in FILES {
