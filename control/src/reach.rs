@@ -34,12 +34,12 @@ pub struct Reach {
 type Neighbours = HashMap<(u32, IpAddr), (NeighbourRow, &'static str)>;
 
 impl Reach {
-    /// Asks the kernel of `host`.
+    /// Asks the kernel of `host`, whose VTEP address is `local`.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn of(host: &Netns, vtep: IpAddr) -> io::Result<Self> {
-        let mut only = Self::of_each(host, &[vtep]).await?;
+    pub async fn of(host: &Netns, local: IpAddr, vtep: IpAddr) -> io::Result<Self> {
+        let mut only = Self::of_each(host, local, &[vtep]).await?;
         Ok(only.swap_remove(0))
     }
 
@@ -47,11 +47,11 @@ impl Reach {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub async fn of_each(host: &Netns, vteps: &[IpAddr]) -> io::Result<Vec<Self>> {
+    pub async fn of_each(host: &Netns, local: IpAddr, vteps: &[IpAddr]) -> io::Result<Vec<Self>> {
         let netlink = host.netlink()?;
         let mut routes = Vec::new();
         for vtep in vteps {
-            routes.push(query::route_to(&netlink, *vtep).await.map_err(io::Error::other)?);
+            routes.push(query::route_to(&netlink, local, *vtep).await.map_err(io::Error::other)?);
         }
         let mut neighbours = Neighbours::new();
         for (family, is_v4) in [(AddressFamily::Inet, true), (AddressFamily::Inet6, false)] {

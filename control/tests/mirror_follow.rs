@@ -49,7 +49,8 @@ impl Tables {
             vxlan: "vxlan1".into(),
             ports: vec!["veth2".into()],
         };
-        let follower = Follower::open(&host.netns(), "eth0", vec![source]).await.unwrap();
+        let follower =
+            Follower::open(&host.netns(), "eth0", ip("192.168.10.21"), vec![source]).await.unwrap();
         let follower = follower.audited_every(rhythm);
         let counters = follower.counters();
         let (asks, asked) = mpsc::channel(16);
@@ -145,6 +146,28 @@ async fn a_row_added_with_bridge_reaches_the_tables_in_time_and_leaves_them_agai
         .await;
     host.bridge("fdb del 02:42:0a:00:00:03 dev vxlan1 self");
     tables.until("deleted", LIMIT, |t| t.macs.is_empty() && t.vteps.is_empty()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn our_own_address_is_followed() {
+    let host = overlay("own");
+    let mut tables = Tables::follow(&host).await;
+    let addressed = |is: bool| move |t: &Tables| t.underlay.is_some_and(|link| link.addressed == is);
+    tables.until("ours at first", LIMIT, addressed(true)).await;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        host.ip("address del 192.168.10.21/24 dev eth0");
+        took.push(tables.until("taken away", LIMIT, addressed(false)).await);
+        // The kernel takes packets for an address in through every device.
+        host.ip("address add 192.168.10.21/32 dev wire");
+        took.push(tables.until("on another device", LIMIT, addressed(true)).await);
+        host.ip("address add 192.168.10.21/24 dev eth0");
+        host.ip("address del 192.168.10.21/32 dev wire");
+    }
+    took.sort();
+    // The fastest, as a busy machine makes single ones slow.
+    assert!(took[0] < Duration::from_millis(100), "{took:?}");
 }
 
 #[tokio::test]

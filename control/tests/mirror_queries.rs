@@ -28,15 +28,24 @@ async fn a_route_is_what_the_kernels_tunnel_would_take() {
     let device = underlay(&host);
     host.ip("route add 10.77.0.0/16 via 192.168.10.1 mtu 1400");
     host.ip("route add blackhole 10.78.0.0/16");
+    host.ip("route add 10.76.0.0/16 via 192.168.10.1");
+    host.ip("rule add from 192.168.10.21 to 10.76.0.0/16 lookup 76");
+    host.ip("route add 10.76.0.0/16 via 192.168.10.2 table 76");
     let handle = host.netns().netlink().unwrap();
-    let vtep = |text: &str| text.parse::<IpAddr>().unwrap();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let route_to = async |text: &str| query::route_to(&handle, ip("192.168.10.21"), ip(text)).await.unwrap();
 
-    let on_link = query::route_to(&handle, vtep("192.168.10.22")).await.unwrap();
-    assert_eq!(on_link, Some(Route { device, gateway: None, mtu: None }));
-    let far = query::route_to(&handle, vtep("10.77.0.1")).await.unwrap();
-    assert_eq!(far, Some(Route { device, gateway: Some(vtep("192.168.10.1")), mtu: Some(1400) }));
-    assert_eq!(query::route_to(&handle, vtep("10.78.0.1")).await.unwrap(), None);
-    assert_eq!(query::route_to(&handle, vtep("10.99.0.1")).await.unwrap(), None);
+    assert_eq!(route_to("192.168.10.22").await, Some(Route { device, gateway: None, mtu: None }));
+    let far = Some(Route { device, gateway: Some(ip("192.168.10.1")), mtu: Some(1400) });
+    assert_eq!(route_to("10.77.0.1").await, far);
+    let from_us = Some(Route { device, gateway: Some(ip("192.168.10.2")), mtu: None });
+    assert_eq!(route_to("10.76.0.1").await, from_us, "a rule asks for the source");
+    assert_eq!(route_to("10.78.0.1").await, None);
+    assert_eq!(route_to("10.99.0.1").await, None);
+    assert!(query::is_local(&handle, ip("192.168.10.21")).await.unwrap());
+    for strange in ["192.168.10.22", "10.78.0.1", "10.99.0.1", "fd00::1"] {
+        assert!(!query::is_local(&handle, ip(strange)).await.unwrap(), "{strange}");
+    }
 }
 
 #[tokio::test]

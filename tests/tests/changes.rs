@@ -114,6 +114,31 @@ fn survives_what_happens_to_the_underlay(mode: Mode) {
 
 #[test]
 #[ignore = "needs root"]
+fn no_frame_is_carried_for_a_vtep_address_that_is_not_ours_any_more() {
+    FAST.into_iter().for_each(not_ours_any_more);
+}
+
+fn not_ours_any_more(mode: Mode) {
+    scenario("address", |lab| {
+        let scene = Scene::new(lab, mode)?;
+        let (h1, h2) = (lab.h1(), lab.h2());
+        let [(c1, address1), (c2, _)] = &scene.ends;
+        let probe = Probe::start(c2, c1, *address1, Duration::from_millis(2))?;
+        h1.script("ip address del 192.168.10.21/24 dev eth0")?;
+        // The other host goes on sending: to it the next hop is still there.
+        wait_until("h1 carries none of a hundred frames that h2 sends", Duration::from_secs(10), || {
+            let (carried, sent) = (h1.frames()?.xdp, h2.frames()?.xdp.encap);
+            wait_until("h2 sends", BACK, || Ok(h2.frames()?.xdp.encap >= sent + 100))?;
+            Ok(h1.frames()?.xdp == carried)
+        })?;
+        h1.script("ip address add 192.168.10.21/24 dev eth0")?;
+        probe.stop()?;
+        scene.comes_back("our VTEP address was away")
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn frames_follow_a_route_through_a_gateway_and_back() {
     let lab = Lab::builder("gateway").hosts(3).build().unwrap_or_else(|error| panic!("no lab: {error:#}"));
     let steps = || -> Result<()> {

@@ -63,7 +63,7 @@ pub fn trace(args: &TraceArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let host = Netns::current().context("while opening the host's network namespace")?;
     let reach = match rows.vtep(args.dst) {
-        Some(vtep) => Some((vtep, runtime.block_on(Reach::of(&host, vtep))?)),
+        Some(vtep) => Some((vtep, runtime.block_on(Reach::of(&host, status.underlay.local, vtep))?)),
         None => None,
     };
     let mode = status.modes.overlays.iter().find(|mode| (mode.vni, mode.port) == (vni, overlay.port));

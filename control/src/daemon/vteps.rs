@@ -32,16 +32,16 @@ pub(super) async fn look(config: &Config, modes: &ModeReport, host: &Netns) -> V
         vteps.remove(&peer.address);
     }
     let vteps: Vec<_> = vteps.into_iter().take(LISTED).collect();
-    reach(host, &vteps).await.unwrap_or_else(|error| {
+    reach(host, config.underlay.local, &vteps).await.unwrap_or_else(|error| {
         tracing::warn!("cannot look at the way to the VTEPs: {}", chain(&error));
         Vec::new()
     })
 }
 
-async fn reach(host: &Netns, vteps: &[IpAddr]) -> io::Result<Vec<VtepStatus>> {
+async fn reach(host: &Netns, local: IpAddr, vteps: &[IpAddr]) -> io::Result<Vec<VtepStatus>> {
     let status = |(address, reach): (&IpAddr, Reach)| {
         let why = reach.trouble(*address).map(|(what, _)| what);
         VtepStatus { address: *address, reach, why }
     };
-    Ok(vteps.iter().zip(Reach::of_each(host, vteps).await?).map(status).collect())
+    Ok(vteps.iter().zip(Reach::of_each(host, local, vteps).await?).map(status).collect())
 }

@@ -39,7 +39,8 @@ pub(super) async fn examine(
     }
     let addresses: Vec<IpAddr> = vteps.iter().map(|(vtep, _)| *vtep).collect();
     let mut routed = Vec::new();
-    for ((vtep, vnis), reach) in vteps.into_iter().zip(Reach::of_each(host, &addresses).await?) {
+    let reaches = Reach::of_each(host, config.underlay.local, &addresses).await?;
+    for ((vtep, vnis), reach) in vteps.into_iter().zip(reaches) {
         let named = vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let why = format!("no frame of VNI {named} gets to the containers behind VTEP {vtep}");
         let narrow = facts.zip(reach.mtu).and_then(|(facts, mtu)| narrow(config, facts, vtep, mtu, &vnis));

@@ -269,9 +269,14 @@ impl Live {
         if link == self.link {
             return Ok(());
         }
+        let local = self.config.underlay.local;
+        if link.addressed != self.link.addressed {
+            let what = if link.addressed { "is" } else { "is not" };
+            tracing::warn!("{local} {what} an address of this host: the fast path goes with it");
+            self.maps.set_switch(link.addressed)?;
+        }
         self.link = link;
         self.path.mtu = link.mtu;
-        let local = self.config.underlay.local;
         self.publish(&[TableChange::Underlay(Underlay { local, mac: link.mac })])?;
         self.maps.set_host(self.host())?;
         let vtep = |(&id, &(address, resolution))| Change::Vtep { id, address, resolution };

@@ -39,7 +39,8 @@ impl Live {
         let sources = config.overlays.iter().map(source).collect::<Result<Vec<_>, _>>()?;
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Lost(chain(&*error));
         let device = config.underlay.device.as_str();
-        let follower = Follower::open(&host, device, sources.clone()).await.map_err(lost)?;
+        let follower =
+            Follower::open(&host, device, config.underlay.local, sources.clone()).await.map_err(lost)?;
         let followed = follower.counters();
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, mut facts) = mpsc::channel(QUEUE);
@@ -107,7 +108,7 @@ impl Live {
         for fact in first {
             self.take(fact).await?;
         }
-        Ok(self.maps.set_switch(true)?)
+        Ok(self.maps.set_switch(self.link.addressed)?)
     }
 }
 

@@ -25,7 +25,7 @@ impl Follower {
 
     pub(super) async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
         self.counters.dumps.fetch_add(1, Relaxed);
-        let link = find_underlay(&self.host, &self.underlay_name).await?;
+        let link = find_underlay(&self.host, &self.underlay_name, self.local).await?;
         if link != self.underlay {
             self.underlay = link;
             out.push(Fact::Underlay(link));

@@ -66,8 +66,9 @@ pub struct UnderlayLink {
     pub mac: MacAddr,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Whether it is up and has a carrier.
-    pub running: bool,
+    /// Whether our VTEP address is this host's, on whatever device. While it is not, the kernel takes no datagram
+    /// for it, and sends none from it.
+    pub addressed: bool,
 }
 
 /// What the fast path asks of the follower.

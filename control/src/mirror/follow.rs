@@ -20,8 +20,9 @@ use vxdp_dataplane::wire::MacAddr;
 use super::audit::{Audit, Rhythm};
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use super::fdb::{Fdb, Limits};
-use super::link::{find_underlay, name_of};
+use super::link::{addresses_of, find_underlay, name_of};
 use super::message::{Row, Upkeep};
+use super::nexthop::Route;
 use super::query;
 use super::state::Mirror;
 use super::work::Work;
@@ -61,6 +62,7 @@ pub struct Follower {
     pub(super) sources: Vec<Source>,
     pub(super) underlay_name: String,
     pub(super) underlay: Option<UnderlayLink>,
+    pub(super) local: IpAddr,
     pub(super) host: Handle,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) mirror: Mirror,
@@ -74,8 +76,13 @@ pub struct Follower {
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Follower {
-    /// Subscribes in the host's and every overlay's namespace.
-    pub async fn open(host: &Netns, underlay: &str, sources: Vec<Source>) -> Result<Self, Failure> {
+    /// Subscribes in the host's and every overlay's namespace; `local` is our VTEP address.
+    pub async fn open(
+        host: &Netns,
+        underlay: &str,
+        local: IpAddr,
+        sources: Vec<Source>,
+    ) -> Result<Self, Failure> {
         let (sender, notices) = mpsc::channel(NOTICES);
         let mut watches = JoinSet::new();
         let groups = [
@@ -105,13 +112,14 @@ impl Follower {
             namespaces.push(Namespace { handle, overlays: vec![overlay], devices: HashMap::new() });
         }
         let host = host.netlink()?;
-        let underlay_link = find_underlay(&host, underlay).await?;
+        let underlay_link = find_underlay(&host, underlay, local).await?;
         let empty = sources.iter().map(|source| empty_fdb(source, 0)).collect();
         let device = underlay_link.map_or(0, |link| link.device);
         Ok(Self {
             sources,
             underlay_name: underlay.to_owned(),
             underlay: underlay_link,
+            local,
             host,
             namespaces,
             mirror: Mirror::new(device, empty, LIMITS),
@@ -224,6 +232,10 @@ impl Follower {
                 // IPv4 routes go with their device, of which only this tells.
                 work.routes |= self.mirror.nexthops().leave_through(link.header.index);
             }
+            (From::Host, M::NewAddress(address) | M::DelAddress(address)) => {
+                work.host |= addresses_of(address).any(|address| address == self.local);
+                work.routes = true;
+            }
             (From::Host, _) => work.routes = true,
             (From::Overlay(namespace), M::NewNeighbour(message)) => {
                 self.row(namespace, message, true, work);
@@ -298,6 +310,9 @@ impl Follower {
 
     /// Does what the notifications asked for: dumps, route lookups.
     pub(super) async fn settle(&mut self, mut work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        if work.host || work.routes {
+            query::happened(&self.host).await?;
+        }
         if work.host {
             self.dump_host(&mut work, out).await?;
         }
@@ -306,13 +321,12 @@ impl Follower {
             self.dump_namespace(namespace, &mut work, out).await?;
         }
         if work.routes {
-            query::happened(&self.host).await?;
             work.take(self.mirror.routes_changed());
         }
         let mut asked = BTreeSet::new();
         for vtep in std::mem::take(&mut work.ask_route) {
             if asked.insert(vtep) {
-                let route = query::route_to(&self.host, vtep).await?;
+                let route = self.route_to(vtep).await?;
                 work.take(self.mirror.routed(vtep, route));
             }
         }
@@ -320,6 +334,12 @@ impl Follower {
             out.push(Fact::Changes(work.changes));
         }
         Ok(())
+    }
+
+    async fn route_to(&self, vtep: IpAddr) -> Result<Option<Route>, Failure> {
+        // Only for IPv4 does the kernel mind a source that is not its own.
+        let addressed = self.underlay.is_some_and(|link| link.addressed);
+        Ok(if addressed { query::route_to(&self.host, self.local, vtep).await? } else { None })
     }
 
     async fn ask(&mut self, ask: Ask, out: &mut Vec<Fact>) -> Result<(), Failure> {

@@ -28,15 +28,40 @@ pub fn rows(handle: &Handle, family: AddressFamily) -> impl Stream<Item = Result
     dump.try_filter_map(|message| std::future::ready(Ok(Row::read(&message))))
 }
 
-/// Asks for the route that the kernel's own tunnel would take to `vtep`; `None` where there is none.
-pub async fn route_to(handle: &Handle, vtep: IpAddr) -> Result<Option<Route>, Error> {
-    let message = match vtep {
-        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
-        IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build(),
+/// Asks for the route that the kernel's own tunnel would take from `local` to `vtep`; `None` where there is none.
+///
+/// The source matters where rules or routes ask for it. Of another family than `vtep` it is left away.
+pub async fn route_to(handle: &Handle, local: IpAddr, vtep: IpAddr) -> Result<Option<Route>, Error> {
+    let message = match (vtep, local) {
+        (IpAddr::V4(v4), IpAddr::V4(local)) => to_v4(v4).source_prefix(local, 32).build(),
+        (IpAddr::V6(v6), IpAddr::V6(local)) => to_v6(v6).source_prefix(local, 128).build(),
+        (IpAddr::V4(v4), _) => to_v4(v4).build(),
+        (IpAddr::V6(v6), _) => to_v6(v6).build(),
     };
+    Ok(ask_route(handle, message).await?.as_ref().and_then(read_route))
+}
+
+/// Whether the kernel takes packets for `address` in.
+pub async fn is_local(handle: &Handle, address: IpAddr) -> Result<bool, Error> {
+    let message = match address {
+        IpAddr::V4(v4) => to_v4(v4).build(),
+        IpAddr::V6(v6) => to_v6(v6).build(),
+    };
+    Ok(ask_route(handle, message).await?.is_some_and(|route| route.header.kind == RouteType::Local))
+}
+
+fn to_v4(address: Ipv4Addr) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32)
+}
+
+fn to_v6(address: Ipv6Addr) -> RouteMessageBuilder<Ipv6Addr> {
+    RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128)
+}
+
+async fn ask_route(handle: &Handle, message: RouteMessage) -> Result<Option<RouteMessage>, Error> {
     let answer = handle.route().get(message).execute().try_next().await;
     match answer {
-        Ok(answer) => Ok(answer.as_ref().and_then(read_route)),
+        Ok(answer) => Ok(answer),
         // "No route" comes as an error: ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole).
         Err(Error::NetlinkError(_)) => Ok(None),
         Err(error) => Err(error),
