@@ -222,11 +222,11 @@ pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) {
     Lab::builder(name).run(steps);
 }
 
-/// Runs `steps` as [`scenario`] does, first without a fast path and then with one: in a lab of its own for kernel
-/// mode on both hosts, and for xdp mode. The wire ([`Lab::wire`]) can be captured in both.
+/// Runs `steps` as [`scenario`] does without a fast path, with one, and with one on the first host alone: in a lab
+/// of its own each time. The wire ([`Lab::wire`]) can be captured in all.
 pub fn in_each_mode(name: &str, steps: impl Fn(&Lab, [Mode; 2]) -> Result<()>) {
-    for mode in [Mode::Kernel, Mode::Xdp] {
-        let steps = |lab: &Lab| steps(lab, [mode; 2]).with_context(|| format!("in {} mode", mode.as_str()));
+    for modes in [[Mode::Kernel; 2], [Mode::Xdp; 2], [Mode::Xdp, Mode::Kernel]] {
+        let steps = |lab: &Lab| steps(lab, modes).with_context(|| format!("in modes {modes:?}"));
         Lab::builder(name).switched().run(steps);
     }
 }

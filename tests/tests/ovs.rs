@@ -149,8 +149,8 @@ fn marks_are_carried(pair: &Pair) -> Result<()> {
             let wire = Capture::start(place, device)?;
             let inside = Capture::start(to, "eth1")?;
             Ping::new(address).count(1).tos(ecn).expect_all(from)?;
-            // RFC 6040 lets the outer header start anew where the inner one has a mark already; Open vSwitch
-            // and the kernel both do. The answer has the request's mark: kernels copy it.
+            // A mark of the inner packet is not repeated outside (RFC 3168, section 9.1), by Open vSwitch nor by the
+            // kernel; RFC 6040 would copy it. The answer has the request's mark: kernels copy it.
             let outside = if ecn == CONGESTION_EXPERIENCED { ECT0 } else { ecn };
             let outer = wire.stop()?;
             let outer = outer.iter().filter_map(|frame| Outer::parse(&frame.bytes, VXLAN_PORT));
