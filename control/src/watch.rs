@@ -28,10 +28,15 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// (`netlink_recvmsg`, `net/netlink/af_netlink.c`).
 pub(crate) const DATAGRAM: usize = 32 << 10;
 
+/// Datagrams that are thrown away before other tasks have their turn.
+const DISCARDED_AT_ONCE: usize = 1024;
+
 /// A subscription to a namespace's notifications.
 pub struct Watch {
     socket: TokioSocket,
     datagram: Vec<u8>,
+    only: Option<Only>,
+    overflowed: bool,
 }
 
 /// What a watch reports.
@@ -41,7 +46,7 @@ pub enum Notice {
     Messages(Vec<RouteNetlinkMessage>),
     /// A next hop object (`ip-nexthop(8)`) or what a group makes of it changed.
     NextHop,
-    /// Notifications were lost (`ENOBUFS`): everything known must be dumped again.
+    /// Notifications were lost (`ENOBUFS`): everything known must be dumped again. What changes from now on is told.
     Overflow,
 }
 
@@ -113,19 +118,48 @@ impl Watch {
             Ok(socket)
         })?;
         grow_receive_buffer(socket.socket_ref());
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM) })
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), only, overflowed: false })
     }
 
     /// Waits for the next notice. Cancelling the wait loses nothing.
     pub async fn next(&mut self) -> io::Result<Notice> {
-        self.datagram.clear();
-        match self.socket.recv_from(&mut self.datagram).await {
-            Ok(_) if tells_of_next_hop(&self.datagram) => Ok(Notice::NextHop),
-            Ok(_) => Ok(Notice::Messages(messages(&self.datagram))),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Notice::Overflow),
-            Err(error) => Err(error),
+        if !self.overflowed {
+            self.datagram.clear();
+            match self.socket.recv_from(&mut self.datagram).await {
+                Ok(_) if tells_of_next_hop(&self.datagram) => return Ok(Notice::NextHop),
+                Ok(_) => return Ok(Notice::Messages(messages(&self.datagram))),
+                Err(error) if is_overflow(&error) => self.overflowed = true,
+                Err(error) => return Err(error),
+            }
+        }
+        // No dump repeats a question.
+        if self.only != Some(Only::Questions) {
+            self.discard().await?;
+        }
+        self.overflowed = false;
+        Ok(Notice::Overflow)
+    }
+
+    /// Empties the receive buffer. From the first loss on the kernel drops everything, without a further word, until
+    /// the reader has done so (`NETLINK_S_CONGESTED`, net/netlink/af_netlink.c): a dump before would miss it.
+    async fn discard(&mut self) -> io::Result<()> {
+        loop {
+            for _ in 0..DISCARDED_AT_ONCE {
+                self.datagram.clear();
+                match self.socket.socket_ref().recv(&mut self.datagram, 0) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) if is_overflow(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            tokio::task::yield_now().await;
         }
     }
+}
+
+fn is_overflow(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
 /// By the first message: of these the kernel sends each in a datagram of its own (`nexthop_notify`,
