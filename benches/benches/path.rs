@@ -23,25 +23,33 @@ fn steps(criterion: &mut Criterion) {
         black_box(Inner::parse(black_box(&frame)));
     });
     group.bench_function("parse", |bencher| bencher.iter(|| Inner::parse(black_box(&frame))));
+    forbid_allocations("step/flow-hash", || {
+        black_box(flow_hash(black_box(&frame), black_box(&inner)));
+    });
     group.bench_function("flow-hash", |bencher| {
         bencher.iter(|| flow_hash(black_box(&frame), black_box(&inner)));
     });
     for size in SIZES {
         let frame = scene::frame(size, 0);
         group.throughput(Throughput::Bytes(size as u64));
+        forbid_allocations(&format!("step/checksum/{size}"), || {
+            black_box(Sum::of(black_box(&frame)).checksum());
+        });
         group.bench_function(BenchmarkId::new("checksum", size), |bencher| {
             bencher.iter(|| Sum::of(black_box(&frame)).checksum());
         });
         let unfinished = scene::unfinished(size);
         let mut work = unfinished.clone();
-        group.bench_function(BenchmarkId::new("finish-checksum", size), |bencher| {
-            bencher.iter(|| {
-                // The field alone has to be restored.
-                work[40..42].copy_from_slice(&unfinished[40..42]);
-                let inner = Inner::parse(&work);
-                unfinished::finish(black_box(&mut work), &inner)
-            });
+        let mut finish = || {
+            // The field alone has to be restored.
+            work[40..42].copy_from_slice(&unfinished[40..42]);
+            let inner = Inner::parse(&work);
+            unfinished::finish(black_box(&mut work), &inner)
+        };
+        forbid_allocations(&format!("step/finish-checksum/{size}"), || {
+            black_box(finish());
         });
+        group.bench_function(BenchmarkId::new("finish-checksum", size), |bencher| bencher.iter(&mut finish));
     }
 }
 

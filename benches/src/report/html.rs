@@ -22,7 +22,7 @@ pub fn html(run: &Run, against: Option<&Against>) -> String {
             }
             body {
                 h1 { "vxdp benchmark" }
-                p { (run.began) ", " (run.machine.line()) }
+                p { (run.began) ", " (run.machine.line()) @if let Some(commit) = &run.commit { ", commit " (commit) } }
                 @if let Some(sink) = &run.sink { p { "The sink's host: " (sink.line()) } }
                 p.faint { code { "vxdp-bench " (run.arguments.join(" ")) } }
                 p { (METHOD.replace('`', "")) " Reference: " (ratio::reference(&run.figures).unwrap_or("none")) "." }

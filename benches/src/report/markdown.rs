@@ -21,6 +21,9 @@ fn write(text: &mut String, run: &Run, against: Option<&Against>) -> fmt::Result
     writeln!(text, "# Benchmark of {}\n", table::subjects(&run.figures).join(", "))?;
     writeln!(text, "Made by `vxdp-bench {}`.\n", run.arguments.join(" "))?;
     writeln!(text, "- {}\n- {}", run.began, run.machine.line())?;
+    if let Some(commit) = &run.commit {
+        writeln!(text, "- commit {commit}")?;
+    }
     if let Some(sink) = &run.sink {
         writeln!(text, "- the sink's host: {}", sink.line())?;
     }

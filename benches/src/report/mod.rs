@@ -10,6 +10,9 @@ pub mod progress;
 mod ratio;
 mod section;
 pub mod table;
+mod warning;
+
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,9 @@ pub struct Run {
     pub began: String,
     /// The benchmark's arguments.
     pub arguments: Vec<String>,
+    /// The commit of the sources, `-dirty` with changes to it; none where they are not at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// The machine it ran on.
     pub machine: Machine,
     /// The machine of the sink, where that is another one.
@@ -62,6 +68,7 @@ impl Run {
         Self {
             began: now.to_string(),
             arguments: std::env::args().skip(1).collect(),
+            commit: commit(),
             machine: Machine::here(),
             ..Self::default()
         }
@@ -72,41 +79,15 @@ impl Run {
         let generator = traffic.generator.as_str().to_owned();
         self.calibrations.push(Calibration { generator, frame: traffic.frame, flows: traffic.flows, rate });
     }
-
-    /// What has to be known before any two figures are compared.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.troubles.clone();
-        if self.machine.emulated {
-            warnings.push(EMULATED.to_owned());
-        }
-        let results = || self.figures.iter().filter(|figure| !figure.context);
-        for row in table::rows(&self.figures) {
-            let of_row = || results().filter(|figure| figure.compares_with(row));
-            let what = format!("{}, {}, {}", row.measurement, row.conditions.line(), row.metric);
-            let wide = of_row().filter(|figure| figure.is_wide() && figure.unit.slack().is_none());
-            let wide: Vec<_> = wide.map(range).collect();
-            if !wide.is_empty() {
-                let wide = wide.join(", ");
-                warnings.push(format!("{what}: no comparison, repetitions lie too far apart: {wide}"));
-            }
-            for figure in of_row() {
-                warnings
-                    .extend(figure.notes.iter().map(|note| format!("{what}, {}: {note}", figure.subject)));
-            }
-        }
-        warnings
-    }
 }
 
-/// Who, and between which values.
-fn range(figure: &Figure) -> String {
-    let (least, greatest) = figure.range();
-    format!("{} {} to {}", figure.subject, figure.unit.show(least), figure.unit.show(greatest))
+/// What `git` calls the sources that this program was built from.
+fn commit() -> Option<String> {
+    let describe = ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--exclude=*"];
+    let output = Command::new("git").args(describe).stderr(Stdio::null()).output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?;
+    Some(name.trim().to_owned()).filter(|name| output.status.success() && !name.is_empty())
 }
-
-/// What has to be said of every figure of an emulated machine.
-const EMULATED: &str = "the machine is emulated: that it works is shown, and no figure, nor any ratio, says anything \
-about hardware";
 
 /// Which figures are compared with which, in words, for readers of every form of the report.
 const METHOD: &str = "Everything was measured in turns (A B A B) within one run; each figure is the median of \
