@@ -27,7 +27,7 @@ use vxdp_benches::{generator, hosts};
 #[command(
     name = "vxdp-bench",
     after_help = "Examples:
-  vxdp-bench                                    everything of both modes
+  vxdp-bench                                    everything, of three modes
   vxdp-bench throughput --frames 64 --rounds 5  one figure, well repeated
   vxdp-bench cost latency --peers none          with the plain veth wire beside
   vxdp-bench --quick --json run.jsonl           in two minutes, for a program to read
