@@ -52,6 +52,16 @@ fn clock() -> Nanos {
     Nanos(now.as_nanos() as u64)
 }
 
+/// How to sleep after a turn that received nothing. A port that does not drain keeps nobody from waking for the
+/// packets of others; only packets that must wait in their RX rings would wake at once, in vain.
+fn nap(turn: Turn, ending: bool) -> Nap {
+    match turn {
+        Turn { held_back: true, .. } => Nap::Congested,
+        Turn { waiting: 0, .. } if !ending => Nap::Idle,
+        _ => Nap::Short,
+    }
+}
+
 impl<P: Port, F: Forward> Loop<P, F> {
     /// Runs until it is told to stop; returns where the frames were then.
     pub(super) fn run(&mut self) -> Option<FrameCensus> {
@@ -111,11 +121,8 @@ impl<P: Port, F: Forward> Loop<P, F> {
     }
 
     fn sleep(&mut self, turn: Turn) -> Woken {
-        let nap = match turn.waiting {
-            0 if self.leaving.is_empty() && self.stop_by.is_none() => Nap::Idle,
-            0 => Nap::Short,
-            _ => Nap::Congested,
-        };
+        let ending = !self.leaving.is_empty() || self.stop_by.is_some();
+        let nap = nap(turn, ending);
         self.stats.sleeps.add(1);
         let woken = self.sleeper.sleep(nap);
         if woken == Woken::ByEvent {
@@ -200,5 +207,22 @@ impl<P: Port, F: Forward> Loop<P, F> {
         let mut sending = 0;
         self.sockets.each(|_, _, lent| sending += lent.tx);
         (turn.received == 0 && sending == 0) || Instant::now() >= deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_does_not_drain_leaves_the_worker_awake_for_the_others() {
+        let quiet = Turn::default();
+        let waiting = Turn { waiting: 3, ..quiet };
+        assert_eq!(
+            [nap(quiet, false), nap(quiet, true), nap(waiting, false)],
+            [Nap::Idle, Nap::Short, Nap::Short]
+        );
+        let held_back = Turn { held_back: true, ..waiting };
+        assert_eq!(nap(held_back, false), Nap::Congested, "it would wake at once");
     }
 }

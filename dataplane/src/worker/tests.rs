@@ -150,13 +150,14 @@ fn reception_stops_when_nothing_can_leave_and_goes_on_when_it_can() {
     let mut bench = Bench::new(1024, GENERIC);
     let (kernel, stats) = bench.attach(PORT, GENERIC);
     bench.underlay.set_down(Some(Kick::Again));
-    let mut delivered = 0_u64;
+    let (mut delivered, mut held_back) = (0_u64, false);
     for _ in 0..10 {
         while kernel.deliver(&packet(9, delivered)) {
             delivered += 1;
         }
-        bench.turn();
+        held_back = bench.turn().held_back;
     }
+    assert!(held_back, "they wait, and must not wake the worker in vain");
     assert_eq!(bench.underlay.tx_waiting(), 64, "as many as the ring holds");
     assert_eq!(delivered, 128, "the rest was refused by the kernel, before anything was done for it");
     assert!(stats.rx_held_back.get() > 0);

@@ -26,6 +26,16 @@ pub(super) struct Turn {
     pub(super) received: usize,
     /// Descriptors left in TX rings although the kernel was kicked.
     pub(super) waiting: usize,
+    /// Whether packets were left in an RX ring because they could not have left again.
+    pub(super) held_back: bool,
+}
+
+/// What a look at one socket came to.
+enum Served {
+    /// So many frames were received.
+    Received(usize),
+    /// Frames wait that could not leave again.
+    HeldBack,
 }
 
 /// A verdict and the number of bytes its frame was received with.
@@ -41,7 +51,10 @@ impl<P: Port> Sockets<P> {
         }
         self.first = if self.first + 1 < seats { self.first + 1 } else { 0 };
         for seat in (self.first..seats).chain(0..self.first) {
-            turn.received += self.serve(seat, now, forward);
+            match self.serve(seat, now, forward) {
+                Served::Received(count) => turn.received += count,
+                Served::HeldBack => turn.held_back = true,
+            }
         }
         for seat in 0..seats {
             turn.waiting += self.kick(seat);
@@ -65,20 +78,21 @@ impl<P: Port> Sockets<P> {
         }
     }
 
-    /// Receives a batch from one socket and sends it on its way; returns how many frames it was.
-    fn serve(&mut self, seat: usize, now: Nanos, forward: &mut impl Forward) -> usize {
+    /// Receives a batch from one socket and sends it on its way.
+    fn serve(&mut self, seat: usize, now: Nanos, forward: &mut impl Forward) -> Served {
         let room = self.egress_room(seat);
-        let Some(Seat::Taken(socket)) = self.seats.get_mut(seat) else { return 0 };
+        let Some(Seat::Taken(socket)) = self.seats.get_mut(seat) else { return Served::Received(0) };
         if room == 0 {
-            if socket.port.rx_waiting() > 0 {
-                socket.stats.rx_held_back.add(1);
+            if socket.port.rx_waiting() == 0 {
+                return Served::Received(0);
             }
-            return 0;
+            socket.stats.rx_held_back.add(1);
+            return Served::HeldBack;
         }
         let mut batch = Batch::new();
         let count = socket.port.receive(&mut self.umem, room.min(BATCH), &mut batch);
         if count == 0 {
-            return 0;
+            return Served::Received(0);
         }
         let verdicts: Verdicts = {
             let mut slots: ArrayVec<Slot<'_>, BATCH> = ArrayVec::new();
@@ -97,7 +111,7 @@ impl<P: Port> Sockets<P> {
         socket.stats.rx_bytes.add(bytes as u64);
         socket.stats.rx_batches.add(1);
         self.dispatch(batch, verdicts, forward);
-        count
+        Served::Received(count)
     }
 
     /// How many frames from this socket can be sure of a place in a TX ring.
