@@ -31,7 +31,7 @@ macro_rules! verdicts {
 
 verdicts! {
     Redirected "redirected" "Handed to the worker of its queue, or carried by the program itself.",
-    Disabled "disabled" "The switch of the daemon, of the overlay or of the port is off.",
+    Disabled "disabled" "The switch of the daemon, of the overlay or of the port is off, or the row's port has gone.",
     NotOurs "not_ours" "No VXLAN datagram for our MAC, VTEP address and UDP ports.",
     OuterTag "outer_tag" "An 802.1Q or 802.1ad tag stands before the outer IP header.",
     IpOptions "ip_options" "The outer header has IPv4 options or IPv6 extension headers.",

@@ -1,12 +1,14 @@
 //! What strangers and other segments cannot do in xdp mode, by the fast path or around it.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
 use vxdp_lab::{
-    Capture, Daemon, Family, Host, Injector, Lab, Mode, Ping, Place, Segment, VXLAN_PORT, deploy, wait_until,
+    Capture, Daemon, Family, Host, Injector, Lab, Mode, Ping, Place, Segment, VXLAN_PORT, config_of, deploy,
+    deploy_each, wait_until,
 };
 
 const FAST: [Mode; 2] = [Mode::Xdp, Mode::InKernel];
@@ -153,6 +155,77 @@ fn strangers_take_the_kernels_way(mode: Mode) {
         wait_until("the VTEP's own frame is carried", Duration::from_secs(5), || {
             Ok(judged(lab.h2(), "redirected")?.1 == before + 1)
         })
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_that_comes_as_another_goes_gets_none_of_its_frames() {
+    FAST.into_iter().for_each(nothing_is_inherited);
+}
+
+/// Everything happens while the daemon hears nothing, so that it learns of all of it at once.
+fn nothing_is_inherited(mode: Mode) {
+    Lab::builder("heir").run(|lab| {
+        let member = |segment: Segment, number: usize| {
+            let (host, mac) = (number.min(2), format!("02:43:0a:00:00:0{number}"));
+            segment.member(host, &format!("blue{number}"), &mac, &format!("10.0.43.{number}/24"))
+        };
+        let segments = [Segment::scenario(), (1..5).fold(Segment::new(43), member)];
+        // In one namespace, as one reading of it shows both.
+        let config = |number| {
+            let text = config_of(lab, Family::V4, &segments, number);
+            let (red, blue) = text.split_at(text.rfind("\n[[overlay]]\n").expect("two overlays"));
+            red.to_owned()
+                + &blue.replace("br0", "br1").replace("vxlan1", "vxlan2").replace("\"veth", "\"blue")
+        };
+        let daemons = deploy_each(lab, &segments, &[mode; 2], config)?;
+        lab.hosts().iter().try_for_each(Host::wait_for_fast_path)?;
+        let ((c1, address1), (c2, address2)) = (segments[0].place(lab, 0)?, segments[0].place(lab, 1)?);
+        Ping::new(address2).count(1).expect_all(&c1)?;
+        Ping::new(address1).count(1).expect_all(&c2)?;
+        sent_fast(lab, &c1, 200)?;
+
+        let (host, overlay, pid) = (lab.h2(), lab.h2().netns("overlay"), daemons[1].pid());
+        host.script(&format!("kill -STOP {pid}"))?;
+        overlay.script("ip link del veth3")?;
+        let mut captures = Vec::new();
+        for number in 2..5 {
+            let (device, blue) = (format!("blue{}", number + 1), segments[1].place(lab, number - 1)?.0);
+            overlay.script(&format!(
+                "ip link del {device}
+                 ip link add {device} mtu 1450 type veth peer name eth1 mtu 1450 netns blue{number}
+                 ip link set {device} master br1 up"
+            ))?;
+            blue.script(&format!("ip link set eth1 address 02:43:0a:00:00:0{number} up"))?;
+            captures.push(Capture::start(&blue, "eth1")?);
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let injector = Injector::open(&c1, "eth1")?;
+                while !done.load(Relaxed) {
+                    injector.send(&frame(C1, C2))?;
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                Ok::<_, anyhow::Error>(())
+            });
+            let served = host.script(&format!("kill -CONT {pid}")).and_then(|_| {
+                wait_until("all four ports are served again", Duration::from_secs(10), || {
+                    let status = host.status()?;
+                    let devices = status["modes"]["engine"]["devices"].as_array().context("no devices")?;
+                    Ok(devices.len() == 5 && devices.iter().all(|device| device["regime"].is_string()))
+                })
+            });
+            done.store(true, Relaxed);
+            served.and(sender.join().expect("the sender"))
+        })?;
+        for capture in captures {
+            let frames = capture.stop()?;
+            let red = frames.iter().filter(|frame| frame.bytes.starts_with(&C2)).count();
+            ensure!(red == 0, "{red} frames of the other segment arrived, in {} mode", mode.as_str());
+        }
+        Ok(())
     });
 }
 

@@ -119,6 +119,10 @@ fn write_engine(text: &mut String, modes: &ModeReport, engine: &EngineReport) ->
         text,
         "  {workers} workers; {remotes} remote and {locals} local MACs; {vteps_resolved} of {vteps} VTEPs resolved"
     )?;
+    if engine.netlink.refused > 0 {
+        let refused = engine.netlink.refused;
+        writeln!(text, "  {refused} times a row was left to the kernel because the tables are full")?;
+    }
     let mut table = Table::new(["  DEVICE", "VNI", "HOOK", "COPY", "FRAMES", "TO THE KERNEL"]);
     for device in &engine.devices {
         let frames = |redirected: bool| {

@@ -112,6 +112,11 @@ impl Board {
         self.generation.fetch_add(1, Relaxed);
     }
 
+    /// A row was left to the kernel because the tables are full.
+    pub(super) fn refused(&self) {
+        self.followed.refuse();
+    }
+
     /// How many MACs are behind VTEPs and how many behind ports.
     pub(super) fn set_rows(&self, (remotes, locals): (usize, usize)) {
         self.rows[0].store(remotes, Relaxed);

@@ -14,6 +14,7 @@ use super::board::Board;
 use super::carrier::Carrier;
 use super::compile::{self, MapWrite, Path};
 use super::port::ServedPort;
+use super::spill::Waiting;
 use super::{Command, End, EngineError, settings};
 use crate::capture::session::{Capture, TappedPort};
 use crate::causes::chain;
@@ -34,7 +35,8 @@ const SETTLE: Duration = Duration::from_millis(60);
 /// themselves is renewed (`inkernel::LEASE`).
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often ports that take no part are tried again: somebody may have taken another program off the device.
+/// How often ports and rows that take no part are tried again: somebody may have taken another program off the
+/// device, or there is room in the tables again.
 /// The kernel carries their frames meanwhile, and a try takes a few milliseconds.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub(super) struct Live {
     pub(super) enabled: Vec<bool>,
     pub(super) programs: Programs,
     pub(super) maps: xdp::Tables,
+    /// What does not fit stays with the kernel for as long.
+    pub(super) waiting: Waiting,
     pub(super) carrier: Carrier,
     pub(super) board: Arc<Board>,
     pub(super) path: Path,
@@ -58,6 +62,8 @@ pub(super) struct Live {
     /// The last word on each VTEP, for when the underlay's MTU changes.
     pub(super) vteps: compile::Vteps,
     pub(super) ports: Vec<ServedPort>,
+    /// Where the search for a port's number begins.
+    pub(super) next_port: u16,
     /// By device: the last reason that was logged why its port takes no part.
     pub(super) told: HashMap<u32, String>,
     /// Who watches the frames.
@@ -111,7 +117,11 @@ impl Live {
                 },
                 lost = self.carrier.lost() => return Err(lost),
                 _ = refresh.tick() => self.refresh().await?,
-                _ = again.tick() => self.try_ports_again().await?,
+                _ = again.tick() => {
+                    self.waiting.try_again(&mut self.maps)?;
+                    self.board.set_rows(self.maps.rows());
+                    self.try_ports_again().await?;
+                }
                 _ = look.tick() => {
                     self.carrier.tend().await?;
                     self.compare_namespaces()?;
@@ -165,10 +175,8 @@ impl Live {
 
     fn write(&mut self, writes: &[MapWrite]) -> Result<(), EngineError> {
         for write in writes {
-            match self.maps.write(*write) {
-                // What does not fit stays with the kernel.
-                Err(xdp::TableError::Full { .. }) => {}
-                other => other?,
+            if !self.waiting.write(&mut self.maps, *write)? {
+                self.board.refused();
             }
         }
         Ok(())
@@ -178,7 +186,7 @@ impl Live {
         if !self.part[usize::from(overlay.get())] {
             return Ok(());
         }
-        let Some(id) = self.free_port() else { return Ok(()) };
+        let Some(id) = self.next_port() else { return Ok(()) };
         let (spec, source) = (self.spec(overlay), &self.sources[usize::from(overlay.get())]);
         let device = Device { netns: source.netns.clone(), index, name: source.ports[position].clone() };
         let port = ServedPort::new(id, overlay, position, device, spec.vni.get());
@@ -358,12 +366,14 @@ impl Live {
         &self.config.overlays[usize::from(overlay.get())]
     }
 
-    fn free_port(&self) -> Option<PortId> {
-        let taken = |id: &PortId| self.ports.iter().any(|port| port.id == *id);
-        (0..Capacity::default().ports)
-            .filter_map(|id| u16::try_from(id).ok())
-            .map(PortId::new)
-            .find(|id| !taken(id))
+    /// A number for a port, unless all are taken. Numbers go round: rows, and frames on their way, still name one
+    /// for a moment after its port has gone, and must not lead to the next container.
+    fn next_port(&mut self) -> Option<PortId> {
+        let all = u16::try_from(Capacity::default().ports).unwrap_or(u16::MAX);
+        let taken = |number: &u16| self.ports.iter().any(|port| port.id.get() == *number);
+        let number = (self.next_port..all).chain(0..self.next_port).find(|number| !taken(number))?;
+        self.next_port = number + 1;
+        Some(PortId::new(number))
     }
 
     fn underlay(&self) -> UnderlayFacts {

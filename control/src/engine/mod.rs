@@ -21,6 +21,7 @@ mod port;
 pub mod regime;
 mod report;
 mod settings;
+mod spill;
 mod start;
 mod uplink;
 mod userspace;

@@ -12,6 +12,7 @@ use super::board::Board;
 use super::carrier::Carrier;
 use super::inkernel::{InKernel, LEASE, Surroundings};
 use super::live::Live;
+use super::spill::Waiting;
 use super::userspace::Userspace;
 use super::{EngineError, Kind, Part, compile, settings};
 use crate::causes::chain;
@@ -80,6 +81,8 @@ impl Live {
             link,
             vteps: HashMap::new(),
             ports: Vec::new(),
+            next_port: 0,
+            waiting: Waiting::default(),
             told: HashMap::new(),
             captures: Vec::new(),
             asks,

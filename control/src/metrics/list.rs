@@ -235,7 +235,7 @@ metrics! {
         of_engine!(engine => engine.netlink.audits);
     "vxdp_netlink_drift_total" Counter [] "Changes that an audit found and no notification had told."
         of_engine!(engine => engine.netlink.drift);
-    "vxdp_netlink_refused_rows_total" Counter [] "Times a row was left to the kernel because the tables are full."
+    "vxdp_netlink_refused_rows_total" Counter [] "Times a row was left to the kernel because the tables are full, of the mirror or of the programs; one that the programs had no room for is tried again each five seconds."
         of_engine!(engine => engine.netlink.refused);
     "vxdp_reconciliations_total" Counter ["result"] "Passes over the kernel's overlay by result: `unchanged`, `changed` or `failed`."
         |status, values| {

@@ -123,6 +123,11 @@ pub struct Followed {
 }
 
 impl FollowCounters {
+    /// Counts a row that is left to the kernel because the programs' tables are full.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
     /// The counters now.
     pub fn read(&self) -> Followed {
         Followed {

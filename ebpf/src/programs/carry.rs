@@ -24,7 +24,9 @@ pub(super) fn arrival(packet: &impl Packet) -> Result<(Arrival, &'static Port, u
     if arrival.end != packet.length() {
         return Err(Verdict::BadLength);
     }
-    let port = PORTS.get(arrival.port).filter(|port| port.enabled != 0).ok_or(Verdict::Disabled)?;
+    // A number may have become another segment's port before the row that names it goes.
+    let serves = |port: &&Port| port.enabled != 0 && port.overlay == arrival.overlay;
+    let port = PORTS.get(arrival.port).filter(serves).ok_or(Verdict::Disabled)?;
     Ok((arrival, port, packet.length() - const { Headers::ROOM }))
 }
 

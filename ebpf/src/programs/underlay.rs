@@ -26,6 +26,8 @@ struct Outer {
 /// A frame that is known completely.
 pub(super) struct Arrival {
     pub(super) settings: &'static Settings,
+    /// Number of its segment.
+    pub(super) overlay: u16,
     /// Where the inner frame starts.
     pub(super) inner: usize,
     /// Where it ends, by the length fields.
@@ -65,7 +67,7 @@ pub(super) fn known(packet: &impl Packet) -> Result<Arrival, Verdict> {
         return Err(Verdict::MovedSource);
     }
     let end = outer.udp + outer.payload;
-    Ok(Arrival { settings, inner: start, end, source: (key, source), vtep: number, port })
+    Ok(Arrival { settings, overlay, inner: start, end, source: (key, source), vtep: number, port })
 }
 
 /// Ethernet and IP: addressed to us, plain, whole.

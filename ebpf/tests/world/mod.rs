@@ -248,7 +248,7 @@ impl World {
 fn port_row(state: &str) -> Port {
     let policy = |inherit| if state == "inherit" { inherit } else { 0 };
     Port {
-        overlay: FIRST,
+        overlay: if state == "other_segments_port" { SECOND } else { FIRST },
         enabled: u16::from(state != "port_off"),
         max_frame: if state == "narrow_port" { 97 } else { 1464 },
         vni: 42,
