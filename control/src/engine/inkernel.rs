@@ -210,8 +210,9 @@ impl AtHook {
         programs: &Programs,
         around: &Surroundings<'_>,
     ) -> Result<Self, EngineError> {
-        let mut underlay = programs.tc_underlay()?;
-        block_in_place(|| underlay.attach(&around.nic(config)))?;
+        // The doors before the programs that send through them. The kernel closes what a killed process has open
+        // from the last opened to the first (`task_work_run`, kernel/task_work.c), and waits for each program that
+        // goes: a door that lost its own first would swallow frames for as long.
         let mut uplinks: Vec<Uplink> = Vec::new();
         for (source, _) in around.sources.iter().zip(around.part).filter(|(_, part)| **part) {
             if uplinks.iter().all(|uplink| *uplink.inside() != source.netns) {
@@ -219,6 +220,13 @@ impl AtHook {
                 uplinks
                     .push(Uplink::open(around.host, &source.netns, socket, uplinks.len(), programs).await?);
             }
+        }
+        let mut underlay = programs.tc_underlay()?;
+        if let Err(error) = block_in_place(|| underlay.attach(&around.nic(config))) {
+            for uplink in uplinks {
+                uplink.close().await;
+            }
+            return Err(error.into());
         }
         Ok(Self::Tc { underlay, uplinks })
     }
