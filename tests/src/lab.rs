@@ -222,10 +222,11 @@ pub fn scenario(name: &str, steps: impl FnOnce(&Lab) -> Result<()>) {
     Lab::builder(name).run(steps);
 }
 
-/// Runs `steps` as [`scenario`] does without a fast path, with one, and with one on the first host alone: in a lab
-/// of its own each time. The wire ([`Lab::wire`]) can be captured in all.
+/// Runs `steps` as [`scenario`] does without a fast path, with each kind of one, and with one on the first host
+/// alone: in a lab of its own each time. The wire ([`Lab::wire`]) can be captured in all.
 pub fn in_each_mode(name: &str, steps: impl Fn(&Lab, [Mode; 2]) -> Result<()>) {
-    for modes in [[Mode::Kernel; 2], [Mode::Xdp; 2], [Mode::Xdp, Mode::Kernel]] {
+    let [kernel, xdp, inkernel] = Mode::ALL;
+    for modes in [[kernel; 2], [xdp; 2], [inkernel; 2], [xdp, kernel]] {
         let steps = |lab: &Lab| steps(lab, modes).with_context(|| format!("in modes {modes:?}"));
         Lab::builder(name).switched().run(steps);
     }

@@ -96,6 +96,10 @@ fn switching_to_and_from_xdp_stopping_and_dying_cost_nothing_and_leave_no_trace(
             load.wait_for(100)?;
         }
         lab.h1().wait_for_userspace(100)?;
+        for signal in ["STOP", "CONT"] {
+            lab.h1().script(&format!("kill -{signal} {}", daemons[0].pid()))?;
+            load.wait_for(200)?;
+        }
         daemons.remove(0).kill()?;
         load.wait_for(100)?;
         let again = lab.h1().start_vxdp(&lab.h1().config_path(), Mode::InKernel)?;
@@ -103,7 +107,7 @@ fn switching_to_and_from_xdp_stopping_and_dying_cost_nothing_and_leave_no_trace(
         again.stop()?;
         load.wait_for(100)?;
         let cost = load.stop()?;
-        eprintln!("switching, SIGKILL, SIGTERM: {cost}");
+        eprintln!("switching, SIGSTOP, SIGKILL, SIGTERM: {cost}");
         // What is on its way between two devices when a program goes.
         ensure!(cost.probe.lost <= 10 && cost.probe.gap <= Duration::from_secs(1), "{cost}");
         let features = c1.exec(["ethtool", "-k", "eth1"])?;

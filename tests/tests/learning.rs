@@ -91,17 +91,23 @@ impl<'a> Learners<'a> {
 #[test]
 #[ignore = "needs root"]
 fn a_new_mac_becomes_fast_and_stays_so_when_it_moves_between_vteps_and_local_ports_and_back() {
-    a_wanderer_is_followed([Mode::Xdp; 3]);
+    a_wanderer_is_followed([Mode::Xdp; 3], "tc");
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_mac_that_moves_is_followed_by_hosts_with_different_engines() {
-    a_wanderer_is_followed([Mode::InKernel, Mode::InKernel, Mode::Xdp]);
+    for hook in ["tc", "xdp"] {
+        a_wanderer_is_followed([Mode::InKernel, Mode::InKernel, Mode::Xdp], hook);
+    }
 }
 
-fn a_wanderer_is_followed(modes: [Mode; 3]) {
-    Lab::builder("learning").hosts(3).run(|lab| {
+fn a_wanderer_is_followed(modes: [Mode; 3], hook: &str) {
+    Lab::builder("learning").hosts(3).dataplane(&format!("hook = \"{hook}\"")).run(|lab| {
+        for host in lab.hosts() {
+            // A veth takes the frames of XDP programs only if its other end has NAPI.
+            lab.wire().0.exec(["ethtool", "-K", host.name(), "gro", "on"])?;
+        }
         let (_daemons, learners) = Learners::deploy(lab, modes)?;
         // For h2 this is a local port, another VTEP, a local port again; for h3 the reverse; for h1 one VTEP, the
         // other, and the first again.
