@@ -36,6 +36,8 @@ pub struct Watch {
     socket: TokioSocket,
     datagram: Vec<u8>,
     only: Option<Only>,
+    /// Beside the messages that were given out last.
+    unread: bool,
     overflowed: bool,
 }
 
@@ -44,8 +46,9 @@ pub struct Watch {
 pub enum Notice {
     /// Messages of one datagram, in the kernel's order.
     Messages(Vec<RouteNetlinkMessage>),
-    /// A next hop object (`ip-nexthop(8)`) or what a group makes of it changed.
-    NextHop,
+    /// Something that `netlink-packet-route` does not read: a next hop object (`ip-nexthop(8)`) changed, or what a group
+    /// makes of it, or a thing that newer kernels have.
+    Unread,
     /// Notifications were lost (`ENOBUFS`): everything known must be dumped again. What changes from now on is told.
     Overflow,
 }
@@ -81,9 +84,6 @@ impl Only {
 const RTM_GETNEIGH: u16 = 30;
 /// Offset of a netlink message's type (`struct nlmsghdr`, `include/uapi/linux/netlink.h`).
 const NLMSG_TYPE: u32 = 4;
-/// `RTM_NEWNEXTHOP`, `RTM_DELNEXTHOP` and, for the buckets of resilient groups, `RTM_NEWNEXTHOPBUCKET` and
-/// `RTM_DELNEXTHOPBUCKET` (`include/uapi/linux/rtnetlink.h`), which `netlink-packet-route` does not read.
-const NEXT_HOPS: [u16; 4] = [104, 105, 116, 117];
 /// `BPF_LD | BPF_H | BPF_ABS` (`include/uapi/linux/bpf_common.h`).
 const BPF_LOAD_HALF_WORD: u16 = 0x28;
 /// `BPF_JMP | BPF_JEQ | BPF_K`.
@@ -118,16 +118,25 @@ impl Watch {
             Ok(socket)
         })?;
         grow_receive_buffer(socket.socket_ref());
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), only, overflowed: false })
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), only, unread: false, overflowed: false })
     }
 
     /// Waits for the next notice. Cancelling the wait loses nothing.
     pub async fn next(&mut self) -> io::Result<Notice> {
+        if std::mem::take(&mut self.unread) {
+            return Ok(Notice::Unread);
+        }
         if !self.overflowed {
             self.datagram.clear();
             match self.socket.recv_from(&mut self.datagram).await {
-                Ok(_) if tells_of_next_hop(&self.datagram) => return Ok(Notice::NextHop),
-                Ok(_) => return Ok(Notice::Messages(messages(&self.datagram))),
+                Ok(_) => {
+                    let (answers, unread) = split(&self.datagram);
+                    if answers.is_empty() && unread {
+                        return Ok(Notice::Unread);
+                    }
+                    self.unread = unread;
+                    return Ok(Notice::Messages(inner(answers)));
+                }
                 Err(error) if is_overflow(&error) => self.overflowed = true,
                 Err(error) => return Err(error),
             }
@@ -162,17 +171,13 @@ fn is_overflow(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
-/// By the first message: of these the kernel sends each in a datagram of its own (`nexthop_notify`,
-/// net/ipv4/nexthop.c).
-fn tells_of_next_hop(datagram: &[u8]) -> bool {
-    let kind = datagram.get(NLMSG_TYPE as usize..).and_then(|rest| rest.first_chunk());
-    kind.is_some_and(|kind| NEXT_HOPS.contains(&u16::from_ne_bytes(*kind)))
-}
-
 /// Reads the messages of a datagram; what the parser does not know is left out.
 pub fn messages(datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
-    let answers = answers(datagram).into_iter();
-    let messages = answers.filter_map(|answer| match answer.payload {
+    inner(answers(datagram))
+}
+
+fn inner(answers: Vec<NetlinkMessage<RouteNetlinkMessage>>) -> Vec<RouteNetlinkMessage> {
+    let messages = answers.into_iter().filter_map(|answer| match answer.payload {
         NetlinkPayload::InnerMessage(message) => Some(message),
         _ => None,
     });
@@ -180,17 +185,23 @@ pub fn messages(datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
 }
 
 /// As [`messages`], with what netlink itself says: errors, the end of a dump, flags.
-pub(crate) fn answers(mut datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
-    let mut found = Vec::new();
+pub(crate) fn answers(datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
+    split(datagram).0
+}
+
+/// What the parser knows, and whether there is anything else.
+fn split(mut datagram: &[u8]) -> (Vec<NetlinkMessage<RouteNetlinkMessage>>, bool) {
+    let (mut found, mut unread) = (Vec::new(), false);
     while let Some(length) = datagram.first_chunk().map(|length| u32::from_ne_bytes(*length) as usize) {
-        let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { break };
-        if let Ok(message) = NetlinkMessage::deserialize(bytes) {
-            found.push(message);
+        let Some(bytes) = datagram.get(..length).filter(|_| length > 0) else { return (found, true) };
+        match NetlinkMessage::deserialize(bytes) {
+            Ok(message) => found.push(message),
+            Err(_) => unread = true,
         }
         // Messages are aligned to four bytes (`NLMSG_ALIGN`).
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    found
+    (found, unread)
 }
 
 /// Beyond the system's limit where we may, up to it where not; a smaller buffer only overflows earlier.
@@ -219,6 +230,17 @@ mod tests {
     #[test]
     fn every_message_of_a_datagram_is_read() {
         assert_eq!(messages(&serialized().repeat(3)).len(), 3);
+    }
+
+    #[test]
+    fn what_the_parser_does_not_know_is_noticed_beside_what_it_does() {
+        // `RTM_NEWNEXTHOP` (`include/uapi/linux/rtnetlink.h`).
+        let mut object = serialized();
+        object[4..6].copy_from_slice(&104u16.to_ne_bytes());
+        let of = |datagram: &[u8]| (split(datagram).0.len(), split(datagram).1);
+        assert_eq!(of(&serialized()), (1, false));
+        assert_eq!(of(&object), (0, true));
+        assert_eq!(of(&[serialized(), object, serialized()].concat()), (2, true));
     }
 
     #[test]

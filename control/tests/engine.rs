@@ -232,13 +232,11 @@ async fn one_change_among_many_rows_is_published_in_milliseconds() {
     let status = std::fs::read_to_string("/proc/self/status").expect("our own");
     let resident = status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("VmHWM"));
     eprintln!("{count} rows: {}", resident.collect::<Vec<_>>().join(", "));
-    // Whatever else the machine does, once in fifteen times it lets us work.
-    assert!(least < Duration::from_millis(100), "{took:?}");
+    assert!(median < Duration::from_millis(100), "{took:?}");
     engine.stop().await;
 }
 
-/// Shortest time of ten until what `change` changes is published: whatever else the machine does, once in ten
-/// times it lets us work.
+/// In most of ten cases what `change` changes is published within the 100 ms that are promised.
 async fn is_published_in_time(
     engine: &Engine,
     what: &str,
@@ -256,8 +254,11 @@ async fn is_published_in_time(
         took.push(begun.elapsed());
     }
     took.sort();
-    eprintln!("{what}: published after {:.1?} to {:.1?}", took[0], took[9]);
-    assert!(took[0] < Duration::from_millis(100), "{what}: {took:?}");
+    eprintln!(
+        "{what}: published after {:.1?}, {:.1?}, {:.1?} (least, median, most)",
+        took[0], took[5], took[9]
+    );
+    assert!(took[5] < Duration::from_millis(100), "{what}: {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ async fn what_changes_after_an_overflow_was_reported_is_told() {
         loop {
             match watch.next().await.unwrap() {
                 Notice::Messages(messages) if messages.iter().any(is_the_last) => return,
-                Notice::Messages(_) | Notice::NextHop => {}
+                Notice::Messages(_) | Notice::Unread => {}
                 Notice::Overflow => panic!("nothing was lost after the first word of it"),
             }
         }

@@ -123,6 +123,9 @@ fn write_engine(text: &mut String, modes: &ModeReport, engine: &EngineReport) ->
         let refused = engine.netlink.refused;
         writeln!(text, "  {refused} times a row was left to the kernel because the tables are full")?;
     }
+    if engine.netlink.behind > 0 {
+        writeln!(text, "  rows are still being read; the kernel carries what is not known yet")?;
+    }
     let mut table = Table::new(["  DEVICE", "VNI", "HOOK", "COPY", "FRAMES", "TO THE KERNEL"]);
     for device in &engine.devices {
         let frames = |redirected: bool| {

@@ -134,8 +134,8 @@ async fn hear(watch: &mut Watch) -> Heard {
     while let Some(notice) = next {
         match notice {
             Ok(Notice::Messages(messages)) => heard.messages.extend(messages),
-            // None of the watches here asks for those.
-            Ok(Notice::NextHop) => {}
+            // What concerns an overlay is read.
+            Ok(Notice::Unread) => {}
             Ok(Notice::Overflow) => heard.overflowed = true,
             Err(_) => {
                 // What such an error swallowed nobody can tell.

@@ -71,6 +71,8 @@ pub(super) struct Live {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) facts: mpsc::Receiver<Vec<Fact>>,
     pub(super) follower: JoinHandle<()>,
+    /// Whether it was said that rows are still being read.
+    pub(super) behind: bool,
 }
 
 impl Live {
@@ -133,6 +135,12 @@ impl Live {
     pub(super) async fn take(&mut self, fact: Fact) -> Result<(), EngineError> {
         match fact {
             Fact::Changes(changes) => self.apply(&changes),
+            Fact::CaughtUp => {
+                if std::mem::take(&mut self.behind) {
+                    tracing::info!("all rows of the overlays have been read");
+                }
+                Ok(())
+            }
             Fact::PortAppeared { overlay, port, device } => self.add_port(overlay, port, device).await,
             Fact::PortVanished { overlay, port, .. } => self.remove_port(overlay, port).await,
             Fact::Underlay(Some(link)) => self.underlay_changed(link),

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::table::Change as TableChange;
 
@@ -24,6 +26,11 @@ use crate::xdp::{BpfFs, Capacity, HEARTBEAT_MAX_AGE, Programs};
 
 /// Facts and asks that wait between the follower and the engine; each is a batch.
 const QUEUE: usize = 16;
+
+/// How long a start waits for the kernel's rows. Those of some ten thousand MACs are read in this time, so that the
+/// fast path carries them when the daemon says that it is ready. A longer wait holds up the API and the end of a
+/// daemon that is stopped meanwhile; after a shorter one the kernel carries for a moment what could be read in time.
+const FIRST_READING: Duration = Duration::from_secs(3);
 
 impl Live {
     /// Builds everything and turns the switch on.
@@ -88,6 +95,7 @@ impl Live {
             asks,
             facts,
             follower,
+            behind: false,
         };
         if let Err(error) = live.fill(first).await {
             live.stop().await;
@@ -111,7 +119,31 @@ impl Live {
         for fact in first {
             self.take(fact).await?;
         }
+        self.catch_up().await?;
         Ok(self.maps.set_switch(self.link.addressed)?)
+    }
+
+    /// Takes facts until all rows have been read, for a while; the kernel carries what comes later.
+    async fn catch_up(&mut self) -> Result<(), EngineError> {
+        let deadline = Instant::now() + FIRST_READING;
+        loop {
+            let Ok(facts) = timeout_at(deadline, self.facts.recv()).await else {
+                tracing::info!(
+                    "the overlays have many rows, which are still being read; the kernel carries them"
+                );
+                self.behind = true;
+                // The lease of programs that carry by themselves.
+                return self.carrier.tend().await;
+            };
+            let facts = facts.ok_or_else(|| EngineError::Lost("the mirror has ended".to_owned()))?;
+            let caught_up = facts.contains(&Fact::CaughtUp);
+            for fact in facts {
+                self.take(fact).await?;
+            }
+            if caught_up {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod execute;
 pub mod ledger;
 mod message;
 mod namespace;
-mod netlink;
+pub(crate) mod netlink;
 mod observe;
 pub mod observed;
 pub mod place;

@@ -106,7 +106,7 @@ pub(super) async fn ask(
 }
 
 /// Dumps a table into `each`. `false` if it changed meanwhile and the dump must be made again.
-pub(super) async fn dump(
+pub(crate) async fn dump(
     handle: &mut Handle,
     message: RouteNetlinkMessage,
     mut each: impl FnMut(RouteNetlinkMessage),

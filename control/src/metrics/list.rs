@@ -235,6 +235,8 @@ metrics! {
         of_engine!(engine => engine.netlink.audits);
     "vxdp_netlink_drift_total" Counter [] "Changes that an audit found and no notification had told."
         of_engine!(engine => engine.netlink.drift);
+    "vxdp_netlink_behind" Gauge [] "Namespaces whose tables are being read because they are not known, at the start or after lost notifications."
+        of_engine!(engine => engine.netlink.behind);
     "vxdp_netlink_refused_rows_total" Counter [] "Times a row was left to the kernel because the tables are full, of the mirror or of the programs; one that the programs had no room for is tried again each five seconds."
         of_engine!(engine => engine.netlink.refused);
     "vxdp_reconciliations_total" Counter ["result"] "Passes over the kernel's overlay by result: `unchanged`, `changed` or `failed`."

@@ -1,18 +1,12 @@
-//! Audits: everything is looked at again without an occasion, beside the following, because drift heals only if
-//! someone looks.
+//! Audits: everything is looked at again without an occasion, because drift heals only if someone looks.
 
-use std::collections::BTreeSet;
-use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vxdp_dataplane::OverlayId;
 
 use super::fact::Fact;
 use super::follow::{Failure, Follower};
-use super::message::Row;
-use super::reading::{Doubts, Reading};
 use super::work::Work;
 
 /// How often audits are.
@@ -34,116 +28,48 @@ impl Default for Rhythm {
 /// The audit that is due or under way.
 pub(super) struct Audit {
     rhythm: Rhythm,
-    /// When it begins, or began.
+    /// When the next one begins.
     pub(super) at: Instant,
-    /// Namespaces that it has not read yet.
-    namespaces: BTreeSet<usize>,
-    reading: Option<Reading>,
-    doubts: Doubts,
+    /// When the one under way began.
+    begun: Option<Instant>,
 }
 
 impl Audit {
     pub(super) fn new(rhythm: Rhythm) -> Self {
-        let at = Instant::now() + rhythm.every;
-        Self { rhythm, at, namespaces: BTreeSet::new(), reading: None, doubts: Doubts::default() }
+        Self { rhythm, at: Instant::now() + rhythm.every, begun: None }
+    }
+
+    /// The tables of a namespace were read from `begun` until now: that is the work of an audit as well.
+    pub(super) fn not_before(&mut self, begun: Instant) {
+        self.at = self.at.max(Instant::now() + begun.elapsed() * self.rhythm.share);
     }
 
     /// The next audit, if reading everything took from `begun` until now.
-    pub(super) fn after(&mut self, begun: Instant) {
+    fn after(&mut self, begun: Instant) {
         self.at = Instant::now() + self.rhythm.every.max(begun.elapsed() * self.rhythm.share);
-    }
-
-    pub(super) fn is_under_way(&self) -> bool {
-        self.reading.is_some()
-    }
-
-    /// The next rows of the namespace that is read; never, where none is.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<Row>>> {
-        match &mut self.reading {
-            Some(reading) => reading.next().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// A notification told of a row, which the reading may have passed already.
-    pub(super) fn changed(&mut self, namespace: usize, overlay: OverlayId, row: &Row) {
-        let Some(mac) = row.mac() else { return };
-        self.doubts.told(overlay, mac);
-        if let Some(reading) = &mut self.reading
-            && reading.namespace == namespace
-            && !reading.changed(overlay, mac)
-        {
-            self.give_up();
-        }
-    }
-
-    /// This namespace is read anew for another reason.
-    pub(super) fn overtaken(&mut self, namespace: usize) {
-        if self.reading.as_ref().is_some_and(|reading| reading.namespace == namespace) {
-            self.give_up();
-        }
-    }
-
-    /// Leaves everything to the next audit.
-    fn give_up(&mut self) {
-        self.reading = None;
-        self.namespaces.clear();
-        self.after(self.at);
     }
 }
 
 impl Follower {
-    /// Looks at the host's namespace at once, and begins with the tables.
+    /// Looks at the host's namespace at once; the tables are read from now on.
     pub(super) async fn begin_audit(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
-        self.audit.at = Instant::now();
-        self.audit.namespaces = (0..self.namespaces.len()).collect();
-        self.found(Work { host: true, routes: true, ..Work::default() }, out).await?;
-        self.audit_next(out).await
+        self.audit.begun = Some(Instant::now());
+        self.readings.audit(0..self.namespaces.len());
+        self.found(Work { host: true, routes: true, ..Work::default() }, out).await
     }
 
-    /// Takes what [`Audit::next`] gave.
-    pub(super) async fn audited(
-        &mut self,
-        rows: Option<Vec<Row>>,
-        out: &mut Vec<Fact>,
-    ) -> Result<(), Failure> {
-        let Some(mut reading) = self.audit.reading.take() else { return Ok(()) };
-        if let Some(rows) = rows {
-            self.take_rows(&mut reading, &rows);
-            self.audit.reading = Some(reading);
-            return Ok(());
+    /// Ends the audit under way once everything has been read.
+    pub(super) fn end_audit(&mut self) {
+        if self.readings.is_idle()
+            && let Some(begun) = self.audit.begun.take()
+        {
+            self.counters.audits.fetch_add(1, Relaxed);
+            self.audit.after(begun);
         }
-        if reading.is_torn() {
-            self.audit.give_up();
-            return Ok(());
-        }
-        if reading.keep_doubtful(&self.mirror, &mut self.audit.doubts) {
-            self.audit.namespaces.insert(reading.namespace);
-        }
-        let mut work = Work::default();
-        reading.finish(&mut self.mirror, &mut work);
-        self.found(work, out).await?;
-        self.audit_next(out).await
-    }
-
-    /// Goes on with the next namespace, or ends the audit.
-    pub(super) async fn audit_next(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
-        while let Some(namespace) = self.audit.namespaces.pop_first() {
-            if self.devices_of(namespace).await? == self.namespaces[namespace].devices {
-                self.audit.reading = Some(self.begin_reading(namespace).await?);
-                return Ok(());
-            }
-            let work = Work { namespaces: [namespace].into(), ..Work::default() };
-            self.found(work, out).await?;
-        }
-        self.counters.audits.fetch_add(1, Relaxed);
-        let begun = self.audit.at;
-        self.audit.after(begun);
-        Ok(())
     }
 
     /// Does the work, of which everything that changes had not been told.
-    async fn found(&mut self, work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
+    pub(super) async fn found(&mut self, work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
         let mut facts = Vec::new();
         self.settle(work, &mut facts).await?;
         let changes = facts.iter().map(|fact| match fact {

@@ -1,28 +1,22 @@
-//! Reading everything there is: at the start, after lost notifications, and for audits.
+//! Looking at what is little: devices, and the neighbours of the host. Tables are for `readings`.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures::TryStreamExt;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::LinkMessage;
-use vxdp_dataplane::OverlayId;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use rtnetlink::Handle;
 
 use super::fact::Fact;
-use super::follow::{Failure, Follower, LIMITS, Namespace, empty_fdb};
+use super::follow::{Failure, Follower, Namespace, empty_fdb};
 use super::link::{find_underlay, name_of};
 use super::message::{NeighbourRow, Row};
-use super::query;
-use super::reading::Reading;
+use super::readings::ATTEMPTS;
 use super::work::Work;
+use crate::kernel::netlink::dump;
 
 impl Follower {
-    pub(super) async fn dump_all(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
-        let namespaces = (0..self.namespaces.len()).collect();
-        let work = Work { host: true, routes: true, namespaces, ..Work::default() };
-        self.settle(work, out).await
-    }
-
     pub(super) async fn dump_host(&mut self, work: &mut Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
         self.counters.dumps.fetch_add(1, Relaxed);
         let link = find_underlay(&self.host, &self.underlay_name, self.local).await?;
@@ -33,9 +27,14 @@ impl Follower {
         }
         let mut rows: Vec<NeighbourRow> = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let dump: Vec<Row> = query::rows(&self.host, family).try_collect().await?;
-            rows.extend(dump.iter().filter_map(|row| match row {
-                Row::Neighbour(row) => Some(*row),
+            let mut request = NeighbourMessage::default();
+            request.header.family = family;
+            let found = all(&self.host, Message::GetNeighbour(request)).await?;
+            rows.extend(found.iter().filter_map(|message| match message {
+                Message::NewNeighbour(message) => match Row::read(message)? {
+                    Row::Neighbour(row) => Some(row),
+                    _ => None,
+                },
                 _ => None,
             }));
         }
@@ -43,53 +42,41 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) async fn dump_namespace(
+    /// Looks which devices a namespace has now; whether a bridge or a vxlan device was made anew.
+    ///
+    /// Of the rows of a port that comes or goes the kernel tells; those of these two went with them, or came before
+    /// we knew them.
+    pub(super) async fn look_at_devices(
         &mut self,
         namespace: usize,
         work: &mut Work,
         out: &mut Vec<Fact>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let devices = self.devices_of(namespace).await?;
         let old = std::mem::replace(&mut self.namespaces[namespace].devices, devices);
         self.port_facts(namespace, &old, work, out);
-        let mut reading = self.begin_reading(namespace).await?;
-        while let Some(rows) = reading.next().await? {
-            self.take_rows(&mut reading, &rows);
+        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
+        let mut anew = false;
+        for overlay in overlays.iter().copied() {
+            let source = &self.sources[usize::from(overlay.get())];
+            if [&source.bridge, &source.vxlan].into_iter().any(|name| old.get(name) != devices.get(name)) {
+                let vxlan = devices.get(&source.vxlan).copied().unwrap_or(0);
+                work.take(self.mirror.dumped(overlay, empty_fdb(source, vxlan)));
+                anew = true;
+            }
         }
-        reading.finish(&mut self.mirror, work);
-        Ok(())
+        Ok(anew)
     }
 
     /// The devices of our names that are in a namespace now.
     pub(super) async fn devices_of(&self, namespace: usize) -> Result<HashMap<String, u32>, Failure> {
-        let links = self.namespaces[namespace].handle.link().get().execute();
-        let links: Vec<LinkMessage> = links.try_collect().await?;
-        let named = |link: &LinkMessage| Some((name_of(link)?.to_owned(), link.header.index));
-        Ok(links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect())
-    }
-
-    /// Begins to read the tables of a namespace.
-    pub(super) async fn begin_reading(&mut self, namespace: usize) -> Result<Reading, Failure> {
-        self.counters.dumps.fetch_add(1, Relaxed);
-        let Namespace { overlays, devices, .. } = &self.namespaces[namespace];
-        let source = |overlay: OverlayId| &self.sources[usize::from(overlay.get())];
-        let empty = |overlay: OverlayId| {
-            let vxlan = devices.get(&source(overlay).vxlan).copied().unwrap_or(0);
-            (overlay, empty_fdb(source(overlay), vxlan))
+        let handle = &self.namespaces[namespace].handle;
+        let links = all(handle, Message::GetLink(LinkMessage::default())).await?;
+        let named = |message: &Message| match message {
+            Message::NewLink(link) => Some((name_of(link)?.to_owned(), link.header.index)),
+            _ => None,
         };
-        let fresh = overlays.iter().copied().map(empty).collect();
-        // All overlays of a namespace name the same one.
-        let netns = &source(overlays[0]).netns;
-        Ok(Reading::begin(namespace, netns, fresh).await?)
-    }
-
-    /// Takes rows that were read.
-    pub(super) fn take_rows(&self, reading: &mut Reading, rows: &[Row]) {
-        for row in rows {
-            if let Some(overlay) = self.overlay_of(reading.namespace, row) {
-                reading.take(overlay, row, &self.mirror, LIMITS, &self.counters.refused);
-            }
-        }
+        Ok(links.iter().filter_map(named).filter(|(name, _)| self.ours(namespace, name)).collect())
     }
 
     fn port_facts(
@@ -115,5 +102,19 @@ impl Follower {
                 }
             }
         }
+    }
+}
+
+/// What the kernel has of what `request` asks for, asked again where that changed meanwhile.
+async fn all(handle: &Handle, request: Message) -> Result<Vec<Message>, Failure> {
+    let mut handle = handle.clone();
+    let mut attempt = 1;
+    loop {
+        let mut found = Vec::new();
+        let fits = dump(&mut handle, request.clone(), |message| found.push(message)).await?;
+        if fits || attempt == ATTEMPTS {
+            return Ok(found);
+        }
+        attempt += 1;
     }
 }

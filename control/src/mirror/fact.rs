@@ -51,6 +51,8 @@ pub enum Fact {
         /// Index its device had.
         device: u32,
     },
+    /// All tables have been read: the first time, or since notifications were lost or a device was made anew.
+    CaughtUp,
     /// The underlay device, at first and whenever it changed; `None`: it is gone.
     Underlay(Option<UnderlayLink>),
     /// The follower cannot go on; the fast path must be switched off.
@@ -103,6 +105,7 @@ pub struct FollowCounters {
     pub(super) audits: AtomicU64,
     pub(super) drift: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) behind: AtomicU64,
 }
 
 /// The counters of a follower at one moment.
@@ -120,6 +123,10 @@ pub struct Followed {
     pub drift: u64,
     /// Times a row was left to the kernel because the tables are full; each look at all rows counts it again.
     pub refused: u64,
+    /// Namespaces whose tables are not known and being read, at the start or after an overflow: the kernel carries
+    /// what comes to light only then.
+    #[serde(default)]
+    pub behind: u64,
 }
 
 impl FollowCounters {
@@ -137,6 +144,7 @@ impl FollowCounters {
             audits: self.audits.load(Relaxed),
             drift: self.drift.load(Relaxed),
             refused: self.refused.load(Relaxed),
+            behind: self.behind.load(Relaxed),
         }
     }
 }
@@ -151,6 +159,7 @@ impl Followed {
             audits: self.audits + other.audits,
             drift: self.drift + other.drift,
             refused: self.refused + other.refused,
+            behind: self.behind + other.behind,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! one VTEP with the device's own VNI and UDP port, behind the bridge's tunnel port.
 //! Everything else stays with the kernel.
 
+mod doubt;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -60,11 +62,14 @@ struct Entry {
     tunnel_life: Life,
     bridge: Option<(u32, Life)>,
     target: Option<Target>,
+    /// Whether a row of it was not found when the tables were last read ([`Fdb::keep_doubtful`]).
+    in_doubt: bool,
 }
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { tunnel: Tunnel::None, tunnel_life: Life::Dynamic, bridge: None, target: None }
+        let (tunnel, tunnel_life) = (Tunnel::None, Life::Dynamic);
+        Self { tunnel, tunnel_life, bridge: None, target: None, in_doubt: false }
     }
 }
 
@@ -168,9 +173,29 @@ impl Fdb {
         (bridge_port.is_some() || vtep.is_some()).then_some(Ageing { bridge_port, vtep })
     }
 
+    /// A row appeared or changed (`present`), or went.
+    pub fn row(&mut self, row: &Row, present: bool) -> Option<TargetChange> {
+        match (row, present) {
+            (Row::Bridge(row), true) => self.bridge_row(row),
+            (Row::Bridge(row), false) => self.bridge_row_gone(row),
+            (Row::Tunnel(row), true) => self.tunnel_row(row),
+            (Row::Tunnel(row), false) => self.tunnel_row_gone(row),
+            (Row::Neighbour(_), _) => None,
+        }
+    }
+
+    /// Whether the row is one of this table's.
+    pub fn is_about(&self, row: &Row) -> bool {
+        match row {
+            // A row of a VLAN-aware bridge says nothing of untagged frames; such overlays stay in the kernel.
+            Row::Bridge(row) => row.vlan.is_none(),
+            Row::Tunnel(row) => row.device == self.vxlan && !row.mac.is_zero(),
+            Row::Neighbour(_) => false,
+        }
+    }
+
     /// A bridge row appeared or changed.
     pub fn bridge_row(&mut self, row: &BridgeRow) -> Option<TargetChange> {
-        // A row of a VLAN-aware bridge says nothing of untagged frames; such overlays stay in the kernel.
         if row.vlan.is_some() {
             return None;
         }
@@ -212,28 +237,6 @@ impl Fdb {
         self.update(row.mac, |entry| entry.tunnel = Tunnel::None)
     }
 
-    /// Takes what `other` has for `mac`, which may be nothing, in the place of what it has itself.
-    pub fn adopt(&mut self, mac: MacAddr, other: &Self) {
-        let theirs = other.entries.get(&mac).copied();
-        let own = match theirs {
-            Some(entry) => self.entries.insert(mac, entry),
-            None => self.entries.remove(&mac),
-        };
-        let learned = |entry: Option<Entry>| usize::from(entry.is_some_and(|entry| entry.is_learned()));
-        self.learned = self.learned + learned(theirs) - learned(own);
-    }
-
-    /// MACs with a row that `other` does not have.
-    pub fn lacking_in(&self, other: &Self) -> Vec<MacAddr> {
-        let lacks = |(mac, entry): (&MacAddr, &Entry)| {
-            let theirs = other.entries.get(mac).copied().unwrap_or_default();
-            let lacks_bridge = entry.bridge.is_some() && theirs.bridge.is_none();
-            let lacks_tunnel = entry.tunnel != Tunnel::None && theirs.tunnel == Tunnel::None;
-            (lacks_bridge || lacks_tunnel).then_some(*mac)
-        };
-        self.entries.iter().filter_map(lacks).collect()
-    }
-
     /// What changes for the fast path when this table takes the place of `old`.
     pub fn changes_since(&self, old: &Self) -> Vec<TargetChange> {
         let lost = old.targets().filter(|(mac, _)| self.target(*mac).is_none());
@@ -252,6 +255,7 @@ impl Fdb {
         let is_new = !self.entries.contains_key(&mac);
         let entry = self.entries.entry(mac).or_default();
         let was_learned = !is_new && entry.is_learned();
+        entry.in_doubt = false;
         change(entry);
         let target = match (entry.bridge, entry.tunnel) {
             // The kernel takes a row for a group address, and forwards by its multicast database all the same.
@@ -370,18 +374,6 @@ mod tests {
             known().changes_since(&fdb()),
             [TargetChange { mac: MAC, target: Some(Target::Vtep(ip(22))) }]
         );
-    }
-
-    #[test]
-    fn what_another_table_has_for_a_mac_can_be_adopted() {
-        let learned = BridgeRow { life: Life::Dynamic, ..bridge(6) };
-        let (mut old, mut newer) = (known(), fdb());
-        newer.bridge_row(&learned);
-        old.adopt(MAC, &newer);
-        assert_eq!((old.target(MAC), old.learned()), (Some(Target::Port(6)), 1));
-        assert!(old.changes_since(&newer).is_empty());
-        old.adopt(MAC, &fdb());
-        assert_eq!((old.is_empty(), old.learned()), (true, 0));
     }
 
     #[test]

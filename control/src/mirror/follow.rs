@@ -1,7 +1,7 @@
 //! Follows the kernel: notifications and dumps of all namespaces in, facts for the fast path out.
 //!
-//! One task owns the [`Mirror`]. It subscribes before it dumps, so nothing falls between the two; after an
-//! overflow it dumps again, and now and then it does so unasked (`audit`).
+//! One task owns the [`Mirror`]. It subscribes before it reads, so nothing falls between the two; after an
+//! overflow it reads again, and now and then it does so unasked (`audit`). It goes on following while it reads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -13,7 +13,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::wire::MacAddr;
 
@@ -24,6 +23,7 @@ use super::link::{addresses_of, find_underlay, name_of};
 use super::message::{Row, Upkeep};
 use super::nexthop::Route;
 use super::query;
+use super::readings::Readings;
 use super::state::Mirror;
 use super::work::Work;
 use crate::netns::Netns;
@@ -70,6 +70,7 @@ pub struct Follower {
     kept: BTreeSet<IpAddr>,
     pub(super) counters: Arc<FollowCounters>,
     pub(super) audit: Audit,
+    pub(super) readings: Readings,
     _watches: JoinSet<()>,
 }
 
@@ -127,6 +128,7 @@ impl Follower {
             kept: BTreeSet::new(),
             counters: Arc::default(),
             audit: Audit::new(Rhythm::default()),
+            readings: Readings::default(),
             _watches: watches,
         })
     }
@@ -142,9 +144,11 @@ impl Follower {
         Arc::clone(&self.counters)
     }
 
-    /// Follows until `asks` closes; the first facts describe everything there is.
+    /// Follows until `asks` closes. The first facts are of the devices; what is in their tables comes when it has
+    /// been read, up to [`Fact::CaughtUp`].
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>, facts: mpsc::Sender<Vec<Fact>>) {
         let end = self.follow(&mut asks, &facts).await;
+        self.readings.end().await;
         self.release_next_hops(&BTreeSet::new()).await;
         if let Err(failure) = end {
             let _ = facts.send(vec![Fact::Lost(failure.to_string())]).await;
@@ -157,11 +161,15 @@ impl Follower {
         facts: &mpsc::Sender<Vec<Fact>>,
     ) -> Result<(), Failure> {
         let mut out = vec![Fact::Underlay(self.underlay)];
-        let begun = Instant::now();
-        self.dump_all(&mut out).await?;
-        self.audit.after(begun);
+        let lost = (0..self.namespaces.len()).collect();
+        self.settle(Work { host: true, routes: true, lost, ..Work::default() }, &mut out).await?;
         loop {
-            self.keep_next_hops().await;
+            // What is known already is told first.
+            if out.is_empty() {
+                self.go_on_reading(&mut out).await?;
+                self.end_audit();
+                self.keep_next_hops().await;
+            }
             tokio::select! {
                 // Asks are heard while facts wait for room: whoever takes the facts may be waiting for an answer.
                 // Notices are not, so that the kernel's buffer stays the queue.
@@ -177,13 +185,11 @@ impl Follower {
                     let Some(ask) = ask else { return Ok(()) };
                     self.ask(ask, &mut out).await?;
                 }
-                () = tokio::time::sleep_until(self.audit.at), if out.is_empty() && !self.audit.is_under_way() => {
+                () = tokio::time::sleep_until(self.audit.at), if out.is_empty() && self.readings.is_idle() => {
                     self.begin_audit(&mut out).await?;
                 }
                 // Beside the notices, of which there may be many while a large table is read.
-                rows = self.audit.next(), if out.is_empty() && self.audit.is_under_way() => {
-                    self.audited(rows?, &mut out).await?;
-                }
+                piece = self.readings.next(), if out.is_empty() => self.take_piece(piece?, &mut out).await?,
             }
         }
     }
@@ -201,15 +207,16 @@ impl Follower {
                         self.message(from, message, &mut work);
                     }
                 }
-                Notice::NextHop => {
+                Notice::Unread => {
                     self.counters.events.fetch_add(1, Relaxed);
-                    work.routes = true;
+                    // In the host's namespace it may be about how packets are routed.
+                    work.routes |= from == From::Host;
                 }
                 Notice::Overflow => {
                     self.counters.overflows.fetch_add(1, Relaxed);
                     match from {
                         From::Host => (work.host, work.routes) = (true, true),
-                        From::Overlay(namespace) => _ = work.namespaces.insert(namespace),
+                        From::Overlay(namespace) => _ = work.lost.insert(namespace),
                     }
                 }
             }
@@ -247,11 +254,11 @@ impl Follower {
                 let (name, index) = (name_of(link).unwrap_or_default(), link.header.index);
                 let known = self.namespaces[namespace].devices.get(name) == Some(&index);
                 if !known && (self.holds(namespace, index) || self.ours(namespace, name)) {
-                    work.namespaces.insert(namespace);
+                    work.devices.insert(namespace);
                 }
             }
             (From::Overlay(namespace), M::DelLink(link)) if self.holds(namespace, link.header.index) => {
-                work.namespaces.insert(namespace);
+                work.devices.insert(namespace);
             }
             _ => {}
         }
@@ -278,7 +285,9 @@ impl Follower {
         let Some(row) = Row::read(message) else { return };
         if let Some(overlay) = self.overlay_of(namespace, &row) {
             let effects = self.mirror.row(overlay, &row, present);
-            self.audit.changed(namespace, overlay, &row);
+            if let Some(reading) = self.readings.of(namespace) {
+                reading.told(overlay, &row, present, &self.mirror, LIMITS);
+            }
             self.counters.refused.fetch_add(u64::from(effects.refused), Relaxed);
             work.take(effects);
         }
@@ -308,7 +317,7 @@ impl Follower {
         })
     }
 
-    /// Does what the notifications asked for: dumps, route lookups.
+    /// Does what the notifications asked for: looks, dumps, route lookups. Tables are read later.
     pub(super) async fn settle(&mut self, mut work: Work, out: &mut Vec<Fact>) -> Result<(), Failure> {
         if work.host || work.routes {
             query::happened(&self.host).await?;
@@ -316,9 +325,13 @@ impl Follower {
         if work.host {
             self.dump_host(&mut work, out).await?;
         }
-        for namespace in std::mem::take(&mut work.namespaces) {
-            self.audit.overtaken(namespace);
-            self.dump_namespace(namespace, &mut work, out).await?;
+        let lost = std::mem::take(&mut work.lost);
+        for namespace in &std::mem::take(&mut work.devices) | &lost {
+            if self.look_at_devices(namespace, &mut work, out).await? {
+                self.readings.made_anew(namespace).await;
+            } else if lost.contains(&namespace) {
+                self.readings.lost(namespace).await;
+            }
         }
         if work.routes {
             work.take(self.mirror.routes_changed());

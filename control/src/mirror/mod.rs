@@ -3,8 +3,9 @@
 //! The kernel is the one source of truth in both modes.
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
 //! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
-//! [`follow`] does the I/O: `dump` reads everything there is, `reading` the forwarding tables piece by piece,
-//! `audit` does so now and then, `work` gathers what a burst of notifications asks for, [`query`] has the requests.
+//! [`follow`] does the I/O: `dump` looks at devices and neighbours, `readings` has the forwarding tables read one
+//! after the other, `reading` puts one together of what `rows` gives, `audit` looks at everything now and then,
+//! `work` gathers what a burst of notifications asks for, [`query`] has the requests.
 
 pub mod audit;
 mod dump;
@@ -16,5 +17,7 @@ pub mod message;
 pub mod nexthop;
 pub mod query;
 mod reading;
+mod readings;
+mod rows;
 pub mod state;
 mod work;

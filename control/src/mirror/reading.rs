@@ -1,295 +1,216 @@
 //! Reading a namespace's forwarding tables anew, piece by piece, beside the tables that are in use.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use vxdp_dataplane::OverlayId;
 use vxdp_dataplane::wire::MacAddr;
 
 use super::fdb::{Fdb, Limits};
 use super::message::Row;
+use super::rows::{AHEAD, Piece, Rows};
 use super::state::Mirror;
 use super::work::Work;
 use crate::netns::Netns;
-use crate::watch::{DATAGRAM, answers};
 
-/// Most MACs that may change while a reading lasts; about 1 MiB. Where more do, it is out of date when it ends.
-const CHANGED: usize = 1 << 16;
-
-/// How long the kernel may take for the next rows of a dump, which it puts together when it is asked for them.
-const SILENCE: Duration = Duration::from_secs(30);
-
-/// A dump of all bridge and vxlan rows of a namespace, read no faster than it is used.
-///
-/// `rtnetlink` reads ahead into an unbounded queue: a dump of a million rows grew this process by tens of MiB.
-struct Dump {
-    socket: TokioSocket,
-    datagram: Vec<u8>,
-    /// When the kernel is given up.
-    deadline: Instant,
-    /// Whether the kernel said that it is not consistent (`NLM_F_DUMP_INTR`).
-    torn: bool,
-    ended: bool,
+/// A table that fills up, to take the place of the one in use.
+struct Fresh {
+    fdb: Fdb,
+    /// Learned MACs that the table in use does not have.
+    newcomers: usize,
 }
 
-impl Dump {
-    async fn begin(netns: &Netns) -> io::Result<Self> {
-        let runtime = tokio::runtime::Handle::current();
-        let socket = netns.run(|| {
-            let _guard = runtime.enter();
-            let mut socket = TokioSocket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-            socket.socket_mut().connect(&SocketAddr::new(0, 0))?;
-            Ok(socket)
-        })?;
-        let mut request = NeighbourMessage::default();
-        request.header.family = AddressFamily::Bridge;
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(request));
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        request.finalize();
-        let mut datagram = vec![0; request.buffer_len()];
-        request.serialize(&mut datagram);
-        socket.send(&datagram).await?;
-        let deadline = Instant::now() + SILENCE;
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), deadline, torn: false, ended: false })
-    }
-
-    /// The next rows; `None` behind the last ones. Cancelling the wait loses nothing.
-    ///
-    /// # Errors
-    /// As the socket's, and [`io::ErrorKind::TimedOut`] where neither rows nor an end come.
-    async fn next(&mut self) -> io::Result<Option<Vec<Row>>> {
-        if self.ended {
-            return Ok(None);
-        }
-        self.datagram.clear();
-        let received = timeout_at(self.deadline, self.socket.recv_from(&mut self.datagram)).await;
-        received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a dump of rows does not go on"))??;
-        self.deadline = Instant::now() + SILENCE;
-        let mut rows = Vec::new();
-        for answer in answers(&self.datagram) {
-            self.torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                    rows.extend(Row::read(&message));
-                }
-                NetlinkPayload::Done(end) if end.code < 0 => {
-                    return Err(io::Error::from_raw_os_error(-end.code));
-                }
-                NetlinkPayload::Done(_) => self.ended = true,
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-        }
-        Ok(Some(rows))
-    }
-}
-
-/// MACs of which the last reading of their tables did not find every row.
-///
-/// The kernel goes on with a dump by counting rows (`rtnl_fdb_dump`, net/core/rtnetlink.c): when one goes that was
-/// read already, another one is passed over. So a row goes out of the mirror on the word of two readings.
-#[derive(Debug, Default)]
-pub(super) struct Doubts(HashSet<(OverlayId, MacAddr)>);
-
-impl Doubts {
-    /// A notification told of this MAC.
-    pub(super) fn told(&mut self, overlay: OverlayId, mac: MacAddr) {
-        self.0.remove(&(overlay, mac));
-    }
-
-    /// Keeps in a table that was read what `used` has beyond it, unless it was missing the last time already;
-    /// whether another reading is due to tell. What `is_known` is no doubt.
-    fn keep(
-        &mut self,
-        overlay: OverlayId,
-        fresh: &mut Fdb,
-        used: &Fdb,
-        is_known: impl Fn(MacAddr) -> bool,
-    ) -> bool {
-        let before: HashSet<_> = self.0.extract_if(|(of, _)| *of == overlay).collect();
-        let mut new = false;
-        for mac in used.lacking_in(fresh) {
-            if is_known(mac) || before.contains(&(overlay, mac)) {
-                continue;
-            }
-            fresh.adopt(mac, used);
-            // Those beyond the limit are in doubt again the next time.
-            new |= self.0.len() < CHANGED && self.0.insert((overlay, mac));
-        }
-        new && before.is_empty()
-    }
-}
+/// A row, whatever it says: an overlay's, of this MAC, on its vxlan device or on its bridge.
+type Key = (OverlayId, MacAddr, bool);
 
 /// Tables that fill up, to take the place of those in use.
 ///
-/// What changes meanwhile is followed in the tables in use, and those MACs keep what they have there.
+/// What notifications tell meanwhile is taken in as well, and wins over what was read before they told it.
 pub(super) struct Reading {
     /// Position of the namespace.
     pub(super) namespace: usize,
-    dump: Dump,
-    fresh: HashMap<OverlayId, Fdb>,
-    /// Learned MACs that the tables in use do not have.
-    newcomers: HashMap<OverlayId, usize>,
-    changed: HashSet<(OverlayId, MacAddr)>,
+    pub(super) begun: Instant,
+    rows: Rows,
+    fresh: HashMap<OverlayId, Fresh>,
+    /// Pieces so far.
+    pieces: u64,
+    /// Rows that notifications told of, and before which piece.
+    told: HashMap<Key, u64>,
 }
 
 impl Reading {
     /// Begins to read the namespace at this position into these tables, which are empty.
-    pub(super) async fn begin(
+    pub(super) fn begin(
         namespace: usize,
         netns: &Netns,
-        fresh: HashMap<OverlayId, Fdb>,
+        fresh: impl Iterator<Item = (OverlayId, Fdb)>,
     ) -> io::Result<Self> {
-        let dump = Dump::begin(netns).await?;
-        Ok(Self { namespace, dump, fresh, newcomers: HashMap::new(), changed: HashSet::new() })
+        Ok(Self::of(namespace, Rows::of(netns)?, fresh))
     }
 
-    /// The next rows; `None` behind the last ones. Cancelling the wait loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<Row>>> {
-        self.dump.next().await
+    fn of(namespace: usize, rows: Rows, fresh: impl Iterator<Item = (OverlayId, Fdb)>) -> Self {
+        let begun = Instant::now();
+        let fresh = fresh.map(|(overlay, fdb)| (overlay, Fresh { fdb, newcomers: 0 })).collect();
+        Self { namespace, begun, rows, fresh, pieces: 0, told: HashMap::new() }
     }
 
-    /// Takes a row in, as far as there is room beside what the `mirror` has.
-    pub(super) fn take(
+    /// The next piece. Cancelling the wait loses nothing.
+    pub(super) async fn next(&mut self) -> io::Result<Piece> {
+        self.rows.next().await
+    }
+
+    /// The next rows are those of another piece.
+    pub(super) fn turn(&mut self) {
+        self.pieces += 1;
+        let pieces = self.pieces;
+        self.told.retain(|_, at| *at + AHEAD >= pieces);
+    }
+
+    /// Takes in a row that was read. `false`: there is no room for it.
+    pub(super) fn read(&mut self, overlay: OverlayId, row: &Row, mirror: &Mirror, limits: Limits) -> bool {
+        key(overlay, row).is_none_or(|key| self.told.contains_key(&key))
+            || self.put(overlay, row, mirror, limits)
+    }
+
+    /// Takes in what a notification told of a row, after the `mirror` has.
+    pub(super) fn told(
         &mut self,
         overlay: OverlayId,
         row: &Row,
+        present: bool,
         mirror: &Mirror,
         limits: Limits,
-        refused: &AtomicU64,
     ) {
-        let Some(fdb) = self.fresh.get_mut(&overlay) else { return };
+        let Some(fresh) = self.fresh.get_mut(&overlay).filter(|fresh| fresh.fdb.is_about(row)) else {
+            return;
+        };
+        if present {
+            self.put(overlay, row, mirror, limits);
+        } else {
+            fresh.fdb.row(row, false);
+        }
+        self.told.extend(key(overlay, row).map(|key| (key, self.pieces)));
+    }
+
+    /// Puts a row into its table, as far as there is room beside what the `mirror` has.
+    fn put(&mut self, overlay: OverlayId, row: &Row, mirror: &Mirror, limits: Limits) -> bool {
+        let Some(Fresh { fdb, newcomers }) = self.fresh.get_mut(&overlay) else { return true };
         let used = mirror.fdb(overlay);
         let stays = used.zip(row.mac()).is_some_and(|(used, mac)| used.knows(mac));
-        let newcomers = self.newcomers.entry(overlay).or_default();
         // Learned MACs that are mirrored keep their place, and the rest is for others. By the order of the dump
         // alone, a flood of made-up MACs would push known ones out.
         let room = *newcomers < limits.learned.saturating_sub(used.map_or(0, Fdb::learned));
         let limits = Limits { learned: if stays || room { usize::MAX } else { 0 }, ..limits };
         if !fdb.has_room_for(row, limits) {
-            refused.fetch_add(1, Relaxed);
-            return;
+            return false;
         }
         let learned = fdb.learned();
-        match row {
-            Row::Bridge(row) => fdb.bridge_row(row),
-            Row::Tunnel(row) => fdb.tunnel_row(row),
-            Row::Neighbour(_) => None,
-        };
+        fdb.row(row, true);
         if !stays && fdb.learned() > learned {
             *newcomers += 1;
         }
+        true
     }
 
-    /// A notification told of this MAC. Whether the reading is still worth its end.
-    pub(super) fn changed(&mut self, overlay: OverlayId, mac: MacAddr) -> bool {
-        self.changed.insert((overlay, mac));
-        self.changed.len() <= CHANGED
-    }
-
-    /// Whether the kernel said that what was read does not fit together.
-    pub(super) fn is_torn(&self) -> bool {
-        self.dump.torn
-    }
-
-    /// Keeps what was not found this once; whether another reading is due, because of new doubts.
-    pub(super) fn keep_doubtful(&mut self, mirror: &Mirror, doubts: &mut Doubts) -> bool {
-        let mut again = false;
-        for (&overlay, fresh) in &mut self.fresh {
-            if let Some(used) = mirror.fdb(overlay) {
-                again |= doubts.keep(overlay, fresh, used, |mac| self.changed.contains(&(overlay, mac)));
-            }
-        }
-        again
-    }
-
-    /// Puts the tables in the place of those in use.
-    pub(super) fn finish(mut self, mirror: &mut Mirror, work: &mut Work) {
-        for (overlay, mac) in self.changed {
-            if let Some((fresh, used)) = self.fresh.get_mut(&overlay).zip(mirror.fdb(overlay)) {
-                fresh.adopt(mac, used);
-            }
-        }
-        for (overlay, fdb) in self.fresh {
+    /// Puts the tables in the place of those in use; whether rows of those were not found and not in doubt already,
+    /// which are kept until another reading has told.
+    pub(super) fn finish(self, mirror: &mut Mirror, work: &mut Work) -> bool {
+        let mut doubts = false;
+        for (overlay, Fresh { mut fdb, .. }) in self.fresh {
+            doubts |= mirror.fdb(overlay).is_some_and(|used| fdb.keep_doubtful(used));
             work.take(mirror.dumped(overlay, fdb));
         }
+        doubts
     }
+
+    /// Gives it up.
+    pub(super) async fn end(self) {
+        self.rows.end().await;
+    }
+}
+
+fn key(overlay: OverlayId, row: &Row) -> Option<Key> {
+    Some((overlay, row.mac()?, matches!(row, Row::Tunnel(_))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::fdb::Target;
     use crate::mirror::message::{BridgeRow, Life};
     use vxdp_dataplane::wire::Vni;
 
     const OVERLAY: OverlayId = OverlayId::new(0);
+    const LIMITS: Limits = Limits { macs: 10, learned: 1 };
 
     fn mac(last: u8) -> MacAddr {
         MacAddr::new([2, 0x42, 10, 0, 0, last])
     }
 
-    /// A table with these MACs behind container ports.
-    fn table(macs: &[u8]) -> Fdb {
-        let mut fdb = Fdb::new(Vni::from_wire([0, 0, 42]), 4789, 5);
-        for last in macs {
-            let row = BridgeRow { bridge: 4, port: 6, mac: mac(*last), vlan: None, life: Life::Static };
-            fdb.bridge_row(&row);
+    fn behind(last: u8, port: u32, life: Life) -> Row {
+        Row::Bridge(BridgeRow { bridge: 4, port, mac: mac(last), vlan: None, life })
+    }
+
+    fn begun() -> (Mirror, Reading) {
+        let fdb = || Fdb::new(Vni::from_wire([0, 0, 42]), 4789, 5);
+        let mirror = Mirror::new(2, vec![fdb()], LIMITS);
+        (mirror, Reading::of(0, Rows::none(), std::iter::once((OVERLAY, fdb()))))
+    }
+
+    /// As the follower does.
+    fn tell(mirror: &mut Mirror, reading: &mut Reading, row: &Row, present: bool) {
+        mirror.row(OVERLAY, row, present);
+        reading.told(OVERLAY, row, present, mirror, LIMITS);
+    }
+
+    fn piece(mirror: &Mirror, reading: &mut Reading, row: &Row) {
+        reading.turn();
+        assert!(reading.read(OVERLAY, row, mirror, LIMITS));
+    }
+
+    fn target(mut mirror: Mirror, reading: Reading) -> Option<Target> {
+        assert!(!reading.finish(&mut mirror, &mut Work::default()));
+        mirror.fdb(OVERLAY)?.target(mac(3))
+    }
+
+    #[test]
+    fn what_was_told_wins_over_what_was_read_before() {
+        let (mut mirror, mut reading) = begun();
+        piece(&mirror, &mut reading, &behind(3, 6, Life::Static));
+        tell(&mut mirror, &mut reading, &behind(3, 7, Life::Static), true);
+        assert_eq!(target(mirror, reading), Some(Target::Port(7)));
+    }
+
+    #[test]
+    fn what_was_told_wins_over_a_piece_that_the_kernel_had_ready() {
+        let (mut mirror, mut reading) = begun();
+        tell(&mut mirror, &mut reading, &behind(3, 7, Life::Static), true);
+        tell(&mut mirror, &mut reading, &behind(3, 7, Life::Static), false);
+        for _ in 0..AHEAD {
+            piece(&mirror, &mut reading, &behind(3, 7, Life::Static));
         }
-        fdb
-    }
-
-    /// What a reading that found `found` leaves of a table with 1, 2 and 3, and whether another one is due.
-    fn kept(doubts: &mut Doubts, found: &[u8], known: &[u8]) -> (Vec<u8>, bool) {
-        let mut fresh = table(found);
-        let again =
-            doubts.keep(OVERLAY, &mut fresh, &table(&[1, 2, 3]), |it| known.iter().any(|k| mac(*k) == it));
-        ((1..=3).filter(|last| fresh.knows(mac(*last))).collect(), again)
-    }
-
-    #[tokio::test]
-    async fn a_dump_that_does_not_go_on_is_given_up() {
-        // Nobody has asked on this socket, so nothing comes.
-        let socket = TokioSocket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
-        let deadline = Instant::now();
-        let mut dump = Dump { socket, datagram: Vec::new(), deadline, torn: false, ended: false };
-        assert_eq!(dump.next().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(target(mirror, reading), None);
     }
 
     #[test]
-    fn a_row_goes_when_two_readings_in_turn_have_not_found_it() {
-        let mut doubts = Doubts::default();
-        assert_eq!(kept(&mut doubts, &[1, 2], &[]), (vec![1, 2, 3], true));
-        assert_eq!(kept(&mut doubts, &[1, 2], &[]), (vec![1, 2], false));
+    fn what_is_read_later_is_newer_than_what_was_told() {
+        let (mut mirror, mut reading) = begun();
+        tell(&mut mirror, &mut reading, &behind(3, 7, Life::Static), true);
+        // As long as the last word on it is not lost, it says the same.
+        for _ in 0..=AHEAD {
+            piece(&mirror, &mut reading, &behind(3, 6, Life::Static));
+        }
+        assert_eq!(target(mirror, reading), Some(Target::Port(6)));
     }
 
     #[test]
-    fn a_row_that_one_reading_passes_over_stays() {
-        let mut doubts = Doubts::default();
-        assert_eq!(kept(&mut doubts, &[1, 2], &[]), (vec![1, 2, 3], true));
-        // Another one this time, which waits for the next audit: two readings are enough for one.
-        assert_eq!(kept(&mut doubts, &[1, 3], &[]), (vec![1, 2, 3], false));
-        assert_eq!(kept(&mut doubts, &[1, 2, 3], &[]), (vec![1, 2, 3], false));
-        assert_eq!(kept(&mut doubts, &[2, 3], &[]), (vec![1, 2, 3], true));
-    }
-
-    #[test]
-    fn a_row_that_was_told_of_between_two_readings_is_in_doubt_anew() {
-        let mut doubts = Doubts::default();
-        kept(&mut doubts, &[1, 2], &[]);
-        doubts.told(OVERLAY, mac(3));
-        assert_eq!(kept(&mut doubts, &[1, 2], &[]), (vec![1, 2, 3], true));
-    }
-
-    #[test]
-    fn what_notifications_told_during_a_reading_is_no_doubt() {
-        assert_eq!(kept(&mut Doubts::default(), &[1, 2], &[3]), (vec![1, 2], false));
+    fn learned_macs_that_the_mirror_has_keep_their_place() {
+        let (mut mirror, mut reading) = begun();
+        mirror.row(OVERLAY, &behind(3, 6, Life::Dynamic), true);
+        reading.turn();
+        assert!(!reading.read(OVERLAY, &behind(4, 6, Life::Dynamic), &mirror, LIMITS));
+        assert!(reading.read(OVERLAY, &behind(3, 6, Life::Dynamic), &mirror, LIMITS));
+        assert_eq!(target(mirror, reading), Some(Target::Port(6)));
     }
 }

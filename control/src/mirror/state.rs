@@ -122,20 +122,15 @@ impl Mirror {
         let limits = self.limits;
         let Some(entry) = self.overlays.get_mut(usize::from(overlay.get())) else { return effects };
         let fdb = &mut entry.fdb;
-        let (Row::Bridge(_) | Row::Tunnel(_)) = row else { return effects };
+        if !fdb.is_about(row) {
+            return effects;
+        }
         if present && !fdb.has_room_for(row, limits) {
             effects.refused = true;
             return effects;
         }
         let before = row.mac().and_then(|mac| fdb.target(mac));
-        let change = match (row, present) {
-            (Row::Bridge(row), true) => fdb.bridge_row(row),
-            (Row::Bridge(row), false) => fdb.bridge_row_gone(row),
-            (Row::Tunnel(row), true) => fdb.tunnel_row(row),
-            (Row::Tunnel(row), false) => fdb.tunnel_row_gone(row),
-            (Row::Neighbour(_), _) => None,
-        };
-        if let Some(change) = change {
+        if let Some(change) = fdb.row(row, present) {
             self.retarget(overlay, before, change, &mut effects);
         }
         effects
@@ -410,11 +405,7 @@ mod tests {
         learn(&mut mirror, 0, 3, ip(22));
         let mut fresh = fdb();
         for row in [bridge(4, VXLAN), tunnel(4, ip(23))] {
-            match row {
-                Row::Bridge(row) => fresh.bridge_row(&row),
-                Row::Tunnel(row) => fresh.tunnel_row(&row),
-                Row::Neighbour(_) => None,
-            };
+            fresh.row(&row, true);
         }
         mirror.dumped(FIRST, fresh);
         assert_eq!(mirror.vtep(ip(22)), None);

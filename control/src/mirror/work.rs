@@ -16,8 +16,10 @@ pub(super) struct Work {
     pub(super) routes: bool,
     /// Whether the host's namespace is dumped.
     pub(super) host: bool,
-    /// Positions of the overlays' namespaces that are dumped.
-    pub(super) namespaces: BTreeSet<usize>,
+    /// Positions of the overlays' namespaces whose devices are looked at.
+    pub(super) devices: BTreeSet<usize>,
+    /// Positions of the overlays' namespaces of which notifications were lost.
+    pub(super) lost: BTreeSet<usize>,
 }
 
 impl Work {

@@ -47,11 +47,20 @@ impl Host {
 
     /// `bridge -batch -` with these lines.
     pub(crate) fn bridge_batch(&self, lines: &str) {
-        let mut command = Command::new("bridge");
+        self.batch("bridge", lines);
+    }
+
+    /// `ip -batch -` with these lines.
+    pub(crate) fn ip_batch(&self, lines: &str) {
+        self.batch("ip", lines);
+    }
+
+    fn batch(&self, program: &str, lines: &str) {
+        let mut command = Command::new(program);
         let mut child =
-            command.args(["-n", &self.0, "-batch", "-"]).stdin(Stdio::piped()).spawn().expect("bridge");
-        child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("bridge reads");
-        assert!(child.wait().expect("bridge ends").success());
+            command.args(["-n", &self.0, "-batch", "-"]).stdin(Stdio::piped()).spawn().expect("it starts");
+        child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
+        assert!(child.wait().expect("it ends").success());
     }
 
     /// The open namespace.
