@@ -91,8 +91,9 @@ pub(super) const DATAPLANE: Section = Section {
             "hook",
             "`\"tc\"` or `\"xdp\"`",
             Value("\"tc\""),
-            "Where the in-kernel engine's programs sit: `tc` leaves containers segmentation and checksum offload, \
-             `xdp` carries the most frames per second, and leaves the NIC to no other engine.",
+            "Where the in-kernel engine's programs sit: `tc` leaves containers segmentation and checksum offload; \
+             `xdp` carries the most frames that come as XDP frames, no more than `tc` of those that a container's \
+             own stack makes, and leaves the NIC to no other engine.",
         ),
         key("workers", "1 to 256", Value("1"), "Queues used on the NIC and on every port, one thread each."),
         key(
