@@ -5,6 +5,7 @@
 //! Everything else stays with the kernel.
 
 mod doubt;
+mod limit;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,6 +13,8 @@ use std::net::IpAddr;
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
 use super::message::{BridgeRow, Life, Row, TunnelRow};
+
+pub use limit::Limits;
 
 /// Where the fast path sends frames for a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +47,6 @@ enum Tunnel {
     Vtep(IpAddr),
     /// A next-hop group, or another VNI, UDP port or device: the kernel's business.
     Special,
-}
-
-/// How many MACs of an overlay are mirrored; more stay with the kernel, so that addresses which anybody can
-/// make up do not grow this process without bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// All of them.
-    pub macs: usize,
-    /// Those that were only learned from traffic. What was configured keeps its place whatever is learned.
-    pub learned: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,12 +102,6 @@ impl Fdb {
         Self { vni, port, vxlan, entries: HashMap::new(), learned: 0, expected: Vec::new() }
     }
 
-    /// The same with a place for these MACs whatever else is learned: the containers of the configuration, which
-    /// are learned as everybody is.
-    pub fn expecting(self, macs: &[MacAddr]) -> Self {
-        Self { expected: macs.to_vec(), ..self }
-    }
-
     /// Number of MACs that were only learned.
     pub fn learned(&self) -> usize {
         self.learned
@@ -138,18 +125,6 @@ impl Fdb {
     /// Whether no MAC has a row.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// Whether the row's MAC is mirrored, or can be.
-    pub fn has_room_for(&self, row: &Row, limits: Limits) -> bool {
-        let life = match row {
-            Row::Bridge(row) => row.life,
-            Row::Tunnel(row) => row.life,
-            Row::Neighbour(_) => return false,
-        };
-        let room = life != Life::Dynamic || self.learned < limits.learned;
-        let has_place = |mac| self.knows(mac) || self.expected.contains(&mac);
-        (room && self.len() < limits.macs) || row.mac().is_some_and(has_place)
     }
 
     /// The fast path's target of `mac`.

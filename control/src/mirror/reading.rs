@@ -14,11 +14,13 @@ use super::state::Mirror;
 use super::work::Work;
 use crate::netns::Netns;
 
-/// A table that fills up, to take the place of the one in use.
-struct Fresh {
-    fdb: Fdb,
-    /// Learned MACs that the table in use does not have.
-    newcomers: usize,
+/// What came of a reading.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Whether rows were not found that were not in doubt already.
+    pub(super) doubts: bool,
+    /// MACs for which there was no room.
+    pub(super) refused: usize,
 }
 
 /// A row, whatever it says: an overlay's, of this MAC, on its vxlan device or on its bridge.
@@ -32,7 +34,7 @@ pub(super) struct Reading {
     pub(super) namespace: usize,
     pub(super) begun: Instant,
     rows: Rows,
-    fresh: HashMap<OverlayId, Fresh>,
+    fresh: HashMap<OverlayId, Fdb>,
     /// Pieces so far.
     pieces: u64,
     /// Rows that notifications told of, and before which piece.
@@ -50,8 +52,7 @@ impl Reading {
     }
 
     fn of(namespace: usize, rows: Rows, fresh: impl Iterator<Item = (OverlayId, Fdb)>) -> Self {
-        let begun = Instant::now();
-        let fresh = fresh.map(|(overlay, fdb)| (overlay, Fresh { fdb, newcomers: 0 })).collect();
+        let (begun, fresh) = (Instant::now(), fresh.collect());
         Self { namespace, begun, rows, fresh, pieces: 0, told: HashMap::new() }
     }
 
@@ -82,46 +83,39 @@ impl Reading {
         mirror: &Mirror,
         limits: Limits,
     ) {
-        let Some(fresh) = self.fresh.get_mut(&overlay).filter(|fresh| fresh.fdb.is_about(row)) else {
-            return;
-        };
+        let Some(fresh) = self.fresh.get_mut(&overlay).filter(|fresh| fresh.is_about(row)) else { return };
         if present {
             self.put(overlay, row, mirror, limits);
         } else {
-            fresh.fdb.row(row, false);
+            fresh.row(row, false);
         }
         self.told.extend(key(overlay, row).map(|key| (key, self.pieces)));
     }
 
-    /// Puts a row into its table, as far as there is room beside what the `mirror` has.
+    /// Puts a row into its table. Whatever else was read, there is room for what the `mirror` has.
     fn put(&mut self, overlay: OverlayId, row: &Row, mirror: &Mirror, limits: Limits) -> bool {
-        let Some(Fresh { fdb, newcomers }) = self.fresh.get_mut(&overlay) else { return true };
-        let used = mirror.fdb(overlay);
-        let stays = used.zip(row.mac()).is_some_and(|(used, mac)| used.knows(mac));
-        // Learned MACs that are mirrored keep their place, and the rest is for others. By the order of the dump
-        // alone, a flood of made-up MACs would push known ones out.
-        let room = *newcomers < limits.learned.saturating_sub(used.map_or(0, Fdb::learned));
-        let limits = Limits { learned: if stays || room { usize::MAX } else { 0 }, ..limits };
-        if !fdb.has_room_for(row, limits) {
-            return false;
+        let Some(fresh) = self.fresh.get_mut(&overlay) else { return true };
+        let stays = mirror.fdb(overlay).zip(row.mac()).is_some_and(|(used, mac)| used.knows(mac));
+        let learned = if stays { usize::MAX } else { limits.learned };
+        let fits = fresh.has_room_for(row, Limits { learned, ..limits });
+        if fits {
+            fresh.row(row, true);
         }
-        let learned = fdb.learned();
-        fdb.row(row, true);
-        if !stays && fdb.learned() > learned {
-            *newcomers += 1;
-        }
-        true
+        fits
     }
 
-    /// Puts the tables in the place of those in use; whether rows of those were not found and not in doubt already,
-    /// which are kept until another reading has told.
-    pub(super) fn finish(self, mirror: &mut Mirror, work: &mut Work) -> bool {
-        let mut doubts = false;
-        for (overlay, Fresh { mut fdb, .. }) in self.fresh {
-            doubts |= mirror.fdb(overlay).is_some_and(|used| fdb.keep_doubtful(used));
-            work.take(mirror.dumped(overlay, fdb));
+    /// Puts the tables in the place of those in use. What those have and was not found is kept until another reading
+    /// has told, unless it is in doubt already.
+    pub(super) fn finish(self, mirror: &mut Mirror, limits: Limits, work: &mut Work) -> Finished {
+        let mut finished = Finished::default();
+        for (overlay, mut fresh) in self.fresh {
+            if let Some(used) = mirror.fdb(overlay) {
+                finished.doubts |= fresh.keep_doubtful(used);
+                finished.refused += fresh.limit_learned(limits.learned, used);
+            }
+            work.take(mirror.dumped(overlay, fresh));
         }
-        doubts
+        finished
     }
 
     /// Gives it up.
@@ -170,7 +164,7 @@ mod tests {
     }
 
     fn target(mut mirror: Mirror, reading: Reading) -> Option<Target> {
-        assert!(!reading.finish(&mut mirror, &mut Work::default()));
+        assert!(!reading.finish(&mut mirror, LIMITS, &mut Work::default()).doubts);
         mirror.fdb(OVERLAY)?.target(mac(3))
     }
 
@@ -207,10 +201,14 @@ mod tests {
     #[test]
     fn learned_macs_that_the_mirror_has_keep_their_place() {
         let (mut mirror, mut reading) = begun();
-        mirror.row(OVERLAY, &behind(3, 6, Life::Dynamic), true);
-        reading.turn();
-        assert!(!reading.read(OVERLAY, &behind(4, 6, Life::Dynamic), &mirror, LIMITS));
-        assert!(reading.read(OVERLAY, &behind(3, 6, Life::Dynamic), &mirror, LIMITS));
-        assert_eq!(target(mirror, reading), Some(Target::Port(6)));
+        // There is room for it, until notifications tell of another one.
+        piece(&mirror, &mut reading, &behind(4, 6, Life::Dynamic));
+        tell(&mut mirror, &mut reading, &behind(3, 6, Life::Dynamic), true);
+        piece(&mirror, &mut reading, &behind(3, 6, Life::Dynamic));
+        assert!(!reading.read(OVERLAY, &behind(5, 6, Life::Dynamic), &mirror, LIMITS));
+        let finished = reading.finish(&mut mirror, LIMITS, &mut Work::default());
+        assert_eq!(finished, Finished { doubts: false, refused: 1 });
+        let fdb = mirror.fdb(OVERLAY).unwrap();
+        assert_eq!((fdb.target(mac(3)), fdb.learned(), fdb.len()), (Some(Target::Port(6)), 1, 1));
     }
 }

@@ -10,7 +10,7 @@ use vxdp_dataplane::OverlayId;
 use super::fact::Fact;
 use super::follow::{Failure, Follower, LIMITS, Namespace, empty_fdb};
 use super::message::Row;
-use super::reading::Reading;
+use super::reading::{Finished, Reading};
 use super::rows::Piece;
 use super::work::Work;
 
@@ -202,7 +202,8 @@ impl Follower {
     ) -> Result<(), Failure> {
         let (namespace, begun) = (reading.namespace, reading.begun);
         let mut work = Work::default();
-        let doubts = reading.finish(&mut self.mirror, &mut work);
+        let Finished { doubts, refused } = reading.finish(&mut self.mirror, LIMITS, &mut work);
+        self.counters.refused.fetch_add(refused as u64, Relaxed);
         // Two readings are enough for one loss or audit: new doubts of the second one are left to the next audit.
         if doubts && !turn.decides {
             self.readings.want(namespace, occasion, Turn::SECOND);
