@@ -17,9 +17,11 @@ use crate::rig::{Rig, Traffic};
 use crate::session::{Session, Settings};
 use crate::subject::Subject;
 
-/// Until a fast path must have every row. The kernel's dump of a table takes time that grows with the square of
-/// its size.
-const LEARNED: Duration = Duration::from_secs(120);
+/// Until so many rows must be in the kernel, and until a fast path must have them. The kernel's dump of a table
+/// takes time that grows with the square of its size.
+fn patience(rows: u32) -> Duration {
+    Duration::from_secs(120) * (1 + rows / (1 << 17))
+}
 
 /// How much of what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,13 +107,13 @@ fn fill(subject: &Subject, destinations: u32) -> Result<()> {
         let file = host.dir().join(format!("{}-rows", host.name()));
         std::fs::write(&file, rows)?;
         let file = file.to_str().context("the lab's directory is not UTF-8")?;
-        host.netns("overlay").run(["bridge", "-batch", file], LEARNED)?.success()?;
+        host.netns("overlay").run(["bridge", "-batch", file], patience(destinations))?.success()?;
     }
     if !subject.kind.mode().is_some_and(vxdp_lab::Mode::is_fast) {
         return Ok(());
     }
     for ((host, what), before) in [(h1, "remotes"), (h2, "locals")].into_iter().zip(before) {
-        wait_until(&format!("{} has {wanted} more {what}", host.name()), LEARNED, || {
+        wait_until(&format!("{} has {wanted} more {what}", host.name()), patience(destinations), || {
             Ok(known(host, what)? >= before + wanted)
         })?;
     }
