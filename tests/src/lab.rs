@@ -143,6 +143,18 @@ impl Lab {
         }
     }
 
+    /// Makes the underlay take the frames that hosts redirect at XDP (`hook = "xdp"`): a veth does only if its other
+    /// end has NAPI, which `gro` switches on.
+    pub fn take_xdp_frames(&self) -> Result<()> {
+        for host in &self.hosts {
+            match &self.switch {
+                Some(switch) => switch.exec(["ethtool", "-K", host.name(), "gro", "on"])?,
+                None => host.exec(["ethtool", "-K", "eth0", "gro", "on"])?,
+            };
+        }
+        Ok(())
+    }
+
     /// Prints the state of every host to standard error.
     pub fn report(&self) {
         for host in &self.hosts {

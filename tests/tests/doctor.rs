@@ -103,10 +103,7 @@ fn foretells(lab: &Lab, dataplane: &str) -> Result<()> {
 fn doctor_foretells_what_xdp_mode_gets() {
     scenario("foretell", |lab| {
         lab.h1().container("c1")?;
-        for host in lab.hosts() {
-            // Without NAPI at its other end a veth takes no frames of XDP programs.
-            host.exec(["ethtool", "-K", "eth0", "gro", "on"])?;
-        }
+        lab.take_xdp_frames()?;
         for dataplane in [
             "engine = \"userspace\"",
             "engine = \"inkernel\"",

@@ -13,10 +13,7 @@ const BULK: usize = 4 << 20;
 
 /// The scenario; the first host's in-kernel engine is at XDP, and the second one's if `both`.
 fn stand(lab: &Lab, modes: [Mode; 2], both: bool) -> Result<(Vec<Daemon>, Segment)> {
-    for host in lab.hosts() {
-        // A veth takes the frames of XDP programs only if its other end has NAPI.
-        host.exec(["ethtool", "-K", "eth0", "gro", "on"])?;
-    }
+    lab.take_xdp_frames()?;
     let segment = Segment::scenario();
     let config = |number| {
         let text = config_of(lab, Family::V4, std::slice::from_ref(&segment), number);

@@ -104,10 +104,7 @@ fn a_mac_that_moves_is_followed_by_hosts_with_different_engines() {
 
 fn a_wanderer_is_followed(modes: [Mode; 3], hook: &str) {
     Lab::builder("learning").hosts(3).dataplane(&format!("hook = \"{hook}\"")).run(|lab| {
-        for host in lab.hosts() {
-            // A veth takes the frames of XDP programs only if its other end has NAPI.
-            lab.wire().0.exec(["ethtool", "-K", host.name(), "gro", "on"])?;
-        }
+        lab.take_xdp_frames()?;
         let (_daemons, learners) = Learners::deploy(lab, modes)?;
         // For h2 this is a local port, another VTEP, a local port again; for h3 the reverse; for h1 one VTEP, the
         // other, and the first again.

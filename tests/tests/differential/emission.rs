@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use vxdp_lab::{
@@ -12,6 +12,7 @@ use vxdp_lab::{
     wait_until,
 };
 
+use crate::Subject;
 use crate::counters::{Counters, ENCAP, engine, of_device};
 use crate::fence::Fence;
 use crate::inner;
@@ -35,7 +36,7 @@ pub(crate) struct Outcome {
 /// A host with one overlay for each policy, and an empty one behind the wire.
 struct Stage {
     lab: Lab,
-    mode: Mode,
+    subject: Subject,
     family: Family,
     wire: Capture,
     fence: Fence,
@@ -54,8 +55,8 @@ struct Overlay {
 }
 
 /// Runs the rows over `family`, in an overlay of each policy.
-pub(crate) fn run(family: Family, mode: Mode, rows: &[Emitted]) -> Result<Vec<Outcome>> {
-    let mut stage = Stage::build(family, mode)?;
+pub(crate) fn run(family: Family, subject: Subject, rows: &[Emitted]) -> Result<Vec<Outcome>> {
+    let mut stage = Stage::build(family, subject)?;
     stay_here()?;
     let mut outcomes = Vec::new();
     for policy in POLICIES {
@@ -63,15 +64,21 @@ pub(crate) fn run(family: Family, mode: Mode, rows: &[Emitted]) -> Result<Vec<Ou
         for row in rows {
             let name = format!("{} ({})", row.name, policy.name);
             let outcome = stage.play(&overlay, row, name.clone());
-            outcomes.push(outcome.with_context(|| format!("{}: {name}", mode.as_str()))?);
+            outcomes.push(outcome.with_context(|| format!("{}: {name}", subject.name))?);
         }
     }
+    ensure!(
+        !subject.mode.is_fast() || engine(stage.host())?.encap.frames > 100,
+        "{} carried hardly a frame",
+        subject.name
+    );
     Ok(outcomes)
 }
 
 impl Stage {
-    fn build(family: Family, mode: Mode) -> Result<Self> {
-        let lab = Lab::builder("diff-tx").switched().build()?;
+    fn build(family: Family, subject: Subject) -> Result<Self> {
+        let lab = Lab::builder("diff-tx").switched().dataplane(subject.dataplane).build()?;
+        lab.take_xdp_frames()?;
         let (h1, peer) = (lab.h1(), underlay_address(lab.h2(), family));
         let segments = POLICIES.iter().map(|policy| policy.segment(peer)).collect::<Vec<Segment>>();
         for policy in POLICIES {
@@ -80,7 +87,8 @@ impl Stage {
                 "for device in all default; do echo 1 > /proc/sys/net/ipv6/conf/$device/disable_ipv6; done",
             )?;
         }
-        let daemon = h1.start_vxdp(&h1.write_config(&config_of(&lab, family, &segments, 1))?, mode)?;
+        let daemon =
+            h1.start_vxdp(&h1.write_config(&config_of(&lab, family, &segments, 1))?, subject.mode)?;
         for policy in POLICIES {
             crate::switch_bridge_netfilter_off(&h1.netns(policy.netns))?;
         }
@@ -89,7 +97,7 @@ impl Stage {
         let silence = lab.h2().enter(|| Ok(UdpSocket::bind(("::", VXLAN_PORT))?))?;
         let (place, device) = lab.wire();
         let wire = Capture::start(place, device)?;
-        Ok(Self { lab, mode, family, wire, fence: Fence::default(), _silence: silence, _daemon: daemon })
+        Ok(Self { lab, subject, family, wire, fence: Fence::default(), _silence: silence, _daemon: daemon })
     }
 
     fn host(&self) -> &Host {
@@ -116,7 +124,7 @@ impl Stage {
             returns: Capture::start(&place, "eth1")?,
         };
         let known = || -> Result<usize> { Ok(engine(self.host())?.locals) };
-        let before = if self.mode.is_fast() { known()? } else { 0 };
+        let before = if self.subject.mode.is_fast() { known()? } else { 0 };
         // The bridge learns where the container and the station are from their first frames.
         let hello = |mac| inner::between(mac, [0xff; 6], inner::frame(inner::EXPERIMENT, &[]));
         let introduce = || -> Result<()> {
@@ -124,7 +132,7 @@ impl Stage {
             overlay.nested.send(&hello(inner::NESTED))
         };
         introduce()?;
-        if self.mode.is_fast() {
+        if self.subject.mode.is_fast() {
             self.host().wait_for_fast_path()?;
             wait_until("userspace knows both", Duration::from_secs(10), || {
                 // Again, because the overlay's port may have been made a moment ago.
@@ -166,7 +174,7 @@ impl Stage {
 
     /// Counters of the fast path, where there is one.
     fn counters(&self, overlay: &Overlay) -> Result<Option<Counters>> {
-        match self.mode {
+        match self.subject.mode {
             // Rows name the ways of the userspace engine; which ones the programs leave to the kernel is
             // `control/tests/engines_agree.rs`'s to know.
             Mode::Kernel | Mode::InKernel => Ok(None),

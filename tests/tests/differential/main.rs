@@ -3,9 +3,9 @@
 //! - `received` lists outer packets on the wire, right and wrong; `reception` notes what the container gets.
 //! - `sent` lists frames of a container; `emission` notes what is on the wire, under each `policy`.
 //!
-//! Each row is played in both modes, and in xdp mode by both engines. A row also names the way that its frames take
-//! with the userspace engine, and every counter that moved is compared with that: a frame that strays to the
-//! other path is a failure.
+//! Each row is played in both modes, and in xdp mode by both engines, the in-kernel one (which leaves IPv6
+//! underlays to the kernel) at both hooks. A row also names the way that its frames take with the userspace engine,
+//! and every counter that moved is compared with that: a frame that strays to the other path is a failure.
 
 mod counters;
 mod emission;
@@ -22,13 +22,28 @@ mod wire;
 use anyhow::Result;
 use vxdp_lab::{Family, Frame, Mode, Place};
 
+/// What carries the frames of a run.
+#[derive(Debug, Clone, Copy)]
+struct Subject {
+    name: &'static str,
+    mode: Mode,
+    /// What stands in the configuration's `[dataplane]`.
+    dataplane: &'static str,
+}
+
+const KERNEL: Subject = Subject { name: "kernel mode", mode: Mode::Kernel, dataplane: "" };
+const USERSPACE: Subject = Subject { name: "userspace", mode: Mode::Xdp, dataplane: "" };
+const AT_TC: Subject = Subject { name: "inkernel at tc", mode: Mode::InKernel, dataplane: "hook = \"tc\"" };
+const AT_XDP: Subject =
+    Subject { name: "inkernel at XDP", mode: Mode::InKernel, dataplane: "hook = \"xdp\"" };
+
 /// Both modes give the container the same, namely what the table says, and every frame took the way that the
 /// table names.
-fn same_verdicts(family: Family, mode: Mode) {
+fn same_verdicts(family: Family, subject: Subject) {
     let rows = received::rows();
-    let run = |mode| reception::run(family, mode, &rows).unwrap_or_else(|error| panic!("{error:#}"));
+    let run = |subject| reception::run(family, subject, &rows).unwrap_or_else(|error| panic!("{error:#}"));
     let mut complaints = Vec::new();
-    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(mode)) {
+    for (kernel, xdp) in run(KERNEL).into_iter().zip(run(subject)) {
         let (expected, reference) = (kernel.expected, kernel.arrived);
         complaints.extend(difference(&kernel.name, "kernel mode", &expected, &reference));
         complaints.extend(difference(
@@ -44,15 +59,15 @@ fn same_verdicts(family: Family, mode: Mode) {
 
 /// Both modes put the same packets onto the wire, but for what may differ, and the same frames back into the
 /// container.
-fn same_packets(family: Family, mode: Mode) {
+fn same_packets(family: Family, subject: Subject) {
     let rows = sent::rows(family);
-    let run = |mode| emission::run(family, mode, &rows).unwrap_or_else(|error| panic!("{error:#}"));
+    let run = |subject| emission::run(family, subject, &rows).unwrap_or_else(|error| panic!("{error:#}"));
     let mut complaints = Vec::new();
-    for (kernel, xdp) in run(Mode::Kernel).into_iter().zip(run(mode)) {
+    for (kernel, xdp) in run(KERNEL).into_iter().zip(run(subject)) {
         complaints.extend(difference(&xdp.name, "on the wire", &kernel.left, &xdp.left));
         complaints.extend(difference(&xdp.name, "in the container", &kernel.returned, &xdp.returned));
         complaints.extend(kernel.faults.iter().map(|fault| format!("{}: kernel mode: {fault}", kernel.name)));
-        complaints.extend(xdp.faults.iter().map(|fault| format!("{}: {}: {fault}", xdp.name, mode.as_str())));
+        complaints.extend(xdp.faults.iter().map(|fault| format!("{}: {}: {fault}", xdp.name, subject.name)));
     }
     none(&complaints);
 }
@@ -95,35 +110,47 @@ fn switch_bridge_netfilter_off(overlay: &Place) -> Result<()> {
 #[test]
 #[ignore = "needs root"]
 fn equal_outer_packets_get_equal_verdicts_in_both_modes_over_ipv4() {
-    same_verdicts(Family::V4, Mode::Xdp);
+    same_verdicts(Family::V4, USERSPACE);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_outer_packets_get_equal_verdicts_in_both_modes_over_ipv6() {
-    same_verdicts(Family::V6, Mode::Xdp);
+    same_verdicts(Family::V6, USERSPACE);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_inner_frames_become_equal_outer_packets_in_both_modes_over_ipv4() {
-    same_packets(Family::V4, Mode::Xdp);
+    same_packets(Family::V4, USERSPACE);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn equal_inner_frames_become_equal_outer_packets_in_both_modes_over_ipv6() {
-    same_packets(Family::V6, Mode::Xdp);
+    same_packets(Family::V6, USERSPACE);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn equal_outer_packets_get_equal_verdicts_by_the_inkernel_engine_over_ipv4() {
-    same_verdicts(Family::V4, Mode::InKernel);
+fn equal_outer_packets_get_equal_verdicts_by_the_inkernel_engine_at_tc_over_ipv4() {
+    same_verdicts(Family::V4, AT_TC);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn equal_inner_frames_become_equal_outer_packets_by_the_inkernel_engine_over_ipv4() {
-    same_packets(Family::V4, Mode::InKernel);
+fn equal_inner_frames_become_equal_outer_packets_by_the_inkernel_engine_at_tc_over_ipv4() {
+    same_packets(Family::V4, AT_TC);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn equal_outer_packets_get_equal_verdicts_by_the_inkernel_engine_at_xdp_over_ipv4() {
+    same_verdicts(Family::V4, AT_XDP);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn equal_inner_frames_become_equal_outer_packets_by_the_inkernel_engine_at_xdp_over_ipv4() {
+    same_packets(Family::V4, AT_XDP);
 }

@@ -8,7 +8,8 @@ use vxdp_lab::{
     Capture, Daemon, Family, Injector, Lab, Mode, Segment, config_of, underlay_address, wait_until,
 };
 
-use crate::counters::{Counters, DECAP, of_device};
+use crate::Subject;
+use crate::counters::{Counters, DECAP, engine, of_device};
 use crate::fence::Fence;
 use crate::inner::{self, C2};
 use crate::outer::{Ends, Outer};
@@ -34,7 +35,7 @@ pub(crate) struct Outcome {
 /// Two hosts: on h1 is nobody but us, on h2 runs the daemon.
 struct Stage {
     lab: Lab,
-    mode: Mode,
+    subject: Subject,
     ends: Ends,
     injector: Injector,
     arrivals: Capture,
@@ -44,15 +45,24 @@ struct Stage {
 }
 
 /// Runs the rows for `family`.
-pub(crate) fn run(family: Family, mode: Mode, rows: &[Received]) -> Result<Vec<Outcome>> {
-    let mut stage = Stage::build(family, mode)?;
+pub(crate) fn run(family: Family, subject: Subject, rows: &[Received]) -> Result<Vec<Outcome>> {
+    let mut stage = Stage::build(family, subject)?;
     let rows = rows.iter().filter(|row| row.families.contains(&family));
-    rows.map(|row| stage.play(row).with_context(|| format!("{}: {}", mode.as_str(), row.name))).collect()
+    let outcomes = rows
+        .map(|row| stage.play(row).with_context(|| format!("{}: {}", subject.name, row.name)))
+        .collect::<Result<_>>()?;
+    ensure!(
+        !subject.mode.is_fast() || engine(stage.lab.h2())?.decap.frames > 40,
+        "{} carried hardly a frame",
+        subject.name
+    );
+    Ok(outcomes)
 }
 
 impl Stage {
-    fn build(family: Family, mode: Mode) -> Result<Self> {
-        let lab = Lab::builder("diff-rx").mtu(UNDERLAY_MTU).build()?;
+    fn build(family: Family, subject: Subject) -> Result<Self> {
+        let lab = Lab::builder("diff-rx").mtu(UNDERLAY_MTU).dataplane(subject.dataplane).build()?;
+        lab.take_xdp_frames()?;
         let segment =
             Segment::scenario().setting("mtu = 1450").member(2, "c4", "02:42:0a:00:00:04", "10.0.0.4/24");
         let h2 = lab.h2();
@@ -61,7 +71,7 @@ impl Stage {
             h2.container(name)?.script("echo 0 > /proc/sys/net/ipv4/ip_forward")?;
         }
         let config = h2.write_config(&config_of(&lab, family, std::slice::from_ref(&segment), 2))?;
-        let daemon = h2.start_vxdp(&config, mode)?;
+        let daemon = h2.start_vxdp(&config, subject.mode)?;
         let overlay = h2.netns("overlay");
         crate::switch_bridge_netfilter_off(&overlay)?;
         let mut rows = vec![(ELSEWHERE, elsewhere(family))];
@@ -88,8 +98,8 @@ impl Stage {
             Injector::open(&h2.netns(name), "eth1")?.send(&hello)?;
         }
         let mut stage =
-            Self { lab, mode, ends, injector, arrivals, fence: Fence::default(), _daemon: daemon };
-        if mode.is_fast() {
+            Self { lab, subject, ends, injector, arrivals, fence: Fence::default(), _daemon: daemon };
+        if subject.mode.is_fast() {
             stage.wait_for_fast_path()?;
         }
         stage.fence()?;
@@ -103,7 +113,7 @@ impl Stage {
             .filter(|(_, at, ..)| at.is_ipv4() == self.ends.addresses.0.is_ipv4())
             .count();
         wait_until("userspace knows every row", Duration::from_secs(10), || {
-            let engine = crate::counters::engine(self.lab.h2())?;
+            let engine = engine(self.lab.h2())?;
             Ok(engine.locals == 2 && engine.remotes > rows)
         })
     }
@@ -129,7 +139,7 @@ impl Stage {
 
     /// Counters of the fast path, where there is one.
     fn counters(&self) -> Result<Option<Counters>> {
-        match self.mode {
+        match self.subject.mode {
             // As in `emission`.
             Mode::Kernel | Mode::InKernel => Ok(None),
             Mode::Xdp => of_device(self.lab.h2(), "eth0", None).map(Some),
