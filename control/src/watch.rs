@@ -16,13 +16,15 @@ use socket2::{SockFilter, SockRef};
 
 use crate::netns::Netns;
 
-/// Receive buffer of a watch, in bytes.
+/// Receive buffer of a watch, in bytes, unless it is given another ([`Watch::with_buffer`]).
 ///
-/// One notification occupies about 1 KiB of it, so this holds some eight thousand: a burst that the reader
-/// works off in milliseconds.
-/// Much less overflows on every larger change and costs a dump each time; much more only delays the moment
-/// at which a reader that cannot keep up is told.
-const RECEIVE_BUFFER: usize = 8 << 20;
+/// The kernel takes it twice, and a notification occupies some 800 bytes of that, so this holds 20,000: a burst that
+/// the reader works off in a fraction of a second.
+/// Much less overflows on every larger change and costs a dump each time.
+pub const BUFFER: usize = 8 << 20;
+
+/// The same where rows may come by the million: 80,000, which `bridge -batch` makes in one and a half seconds.
+pub const BUFFER_FOR_STORMS: usize = 32 << 20;
 
 /// Room for one datagram, of notifications or of a dump; the kernel never sends larger ones to a reader that takes this much
 /// (`netlink_recvmsg`, `net/netlink/af_netlink.c`).
@@ -117,8 +119,14 @@ impl Watch {
             }
             Ok(socket)
         })?;
-        grow_receive_buffer(socket.socket_ref());
+        set_receive_buffer(socket.socket_ref(), BUFFER);
         Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), only, unread: false, overflowed: false })
+    }
+
+    /// The same with a receive buffer of so many bytes.
+    pub fn with_buffer(self, bytes: usize) -> Self {
+        set_receive_buffer(self.socket.socket_ref(), bytes);
+        self
     }
 
     /// Waits for the next notice. Cancelling the wait loses nothing.
@@ -205,10 +213,10 @@ fn split(mut datagram: &[u8]) -> (Vec<NetlinkMessage<RouteNetlinkMessage>>, bool
 }
 
 /// Beyond the system's limit where we may, up to it where not; a smaller buffer only overflows earlier.
-fn grow_receive_buffer(socket: &netlink_sys::Socket) {
-    let forced = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+fn set_receive_buffer(socket: &netlink_sys::Socket, bytes: usize) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &bytes);
     if forced.is_err() {
-        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+        let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);
     }
 }
 

@@ -242,7 +242,7 @@ fn rows_are_followed(mode: Mode) {
 #[test]
 #[ignore = "needs root"]
 fn what_happened_while_the_daemon_could_not_listen_is_found_afterwards() {
-    const ROWS: u64 = 20_000;
+    const ROWS: u64 = 50_000;
     scenario("overflow", |lab| {
         let scene = Scene::new(lab, XDP)?;
         let h1 = lab.h1();

@@ -15,12 +15,13 @@ use super::carrier::Carrier;
 use super::compile::{self, MapWrite, Path};
 use super::port::ServedPort;
 use super::spill::Waiting;
+use super::start::QUEUE;
 use super::{Command, End, EngineError, settings};
 use crate::capture::session::{Capture, TappedPort};
 use crate::causes::chain;
 use crate::config::{Config, Overlay};
 use crate::kernel::desired::UnderlayFacts;
-use crate::mirror::fact::{Ask, Fact, Source, UnderlayLink};
+use crate::mirror::fact::{Ask, Fact, Source, UnderlayLink, merged};
 use crate::mirror::state::Change;
 use crate::netns::Netns;
 use crate::xdp::{self, Capacity, Device, Host, PortEntry, Programs};
@@ -94,10 +95,15 @@ impl Live {
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval_at(begun + LOOK, LOOK);
         let mut again = interval_at(begun + TRY_AGAIN, TRY_AGAIN);
+        let mut waiting = Vec::with_capacity(QUEUE);
         loop {
             tokio::select! {
-                facts = self.facts.recv() => {
-                    for fact in facts.ok_or_else(|| EngineError::Lost("the mirror has ended".to_owned()))? {
+                // What has queued up is published at once: that takes as long for many changes as for one.
+                some = self.facts.recv_many(&mut waiting, QUEUE) => {
+                    if some == 0 {
+                        return Err(EngineError::Lost("the mirror has ended".to_owned()));
+                    }
+                    for fact in merged(waiting.drain(..).flatten()) {
                         self.take(fact).await?;
                     }
                 }

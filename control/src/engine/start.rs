@@ -22,10 +22,11 @@ use crate::config::{Config, Overlay};
 use crate::mirror::fact::{Fact, Source, UnderlayLink};
 use crate::mirror::follow::Follower;
 use crate::netns::Netns;
+use crate::watch::BUFFER_FOR_STORMS;
 use crate::xdp::{BpfFs, Capacity, HEARTBEAT_MAX_AGE, Programs};
 
 /// Facts and asks that wait between the follower and the engine; each is a batch.
-const QUEUE: usize = 16;
+pub(super) const QUEUE: usize = 16;
 
 /// How long a start waits for the kernel's rows. Those of some ten thousand MACs are read in this time, so that the
 /// fast path carries them when the daemon says that it is ready. A longer wait holds up the API and the end of a
@@ -48,7 +49,9 @@ impl Live {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| EngineError::Lost(chain(&*error));
         let device = config.underlay.device.as_str();
         let follower =
-            Follower::open(&host, device, config.underlay.local, sources.clone()).await.map_err(lost)?;
+            Follower::open(&host, device, config.underlay.local, sources.clone(), BUFFER_FOR_STORMS)
+                .await
+                .map_err(lost)?;
         let followed = follower.counters();
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, mut facts) = mpsc::channel(QUEUE);

@@ -32,16 +32,25 @@ pub(super) struct Audit {
     pub(super) at: Instant,
     /// When the one under way began.
     begun: Option<Instant>,
+    /// When tables were read last.
+    read: Instant,
 }
 
 impl Audit {
     pub(super) fn new(rhythm: Rhythm) -> Self {
-        Self { rhythm, at: Instant::now() + rhythm.every, begun: None }
+        Self { rhythm, at: Instant::now() + rhythm.every, begun: None, read: Instant::now() }
     }
 
     /// The tables of a namespace were read from `begun` until now: that is the work of an audit as well.
     pub(super) fn not_before(&mut self, begun: Instant) {
-        self.at = self.at.max(Instant::now() + begun.elapsed() * self.rhythm.share);
+        self.read = Instant::now();
+        self.at = self.at.max(self.read + begun.elapsed() * self.rhythm.share);
+    }
+
+    /// Puts the one that is due off, if what there is to read now has come since the last reading.
+    fn put_off(&mut self, takes: Duration) -> bool {
+        self.at = self.at.max(self.read + takes * self.rhythm.share);
+        self.at > Instant::now()
     }
 
     /// The next audit, if reading everything took from `begun` until now.
@@ -53,6 +62,10 @@ impl Audit {
 impl Follower {
     /// Looks at the host's namespace at once; the tables are read from now on.
     pub(super) async fn begin_audit(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let takes = (0..self.namespaces.len()).map(|namespace| self.reading_takes(namespace)).sum();
+        if self.audit.put_off(takes) {
+            return Ok(());
+        }
         self.audit.begun = Some(Instant::now());
         self.readings.audit(0..self.namespaces.len());
         self.found(Work { host: true, routes: true, ..Work::default() }, out).await

@@ -59,6 +59,18 @@ pub enum Fact {
     Lost(String),
 }
 
+/// The same facts, with changes that follow on each other in one.
+pub fn merged(facts: impl IntoIterator<Item = Fact>) -> Vec<Fact> {
+    let mut merged: Vec<Fact> = Vec::new();
+    for fact in facts {
+        match (merged.last_mut(), fact) {
+            (Some(Fact::Changes(before)), Fact::Changes(mut more)) => before.append(&mut more),
+            (_, fact) => merged.push(fact),
+        }
+    }
+    merged
+}
+
 /// The underlay device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnderlayLink {
@@ -168,5 +180,32 @@ impl Source {
     /// The names of all its devices.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         [&self.bridge, &self.vxlan].into_iter().chain(&self.ports).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_merged_up_to_the_next_fact_of_another_kind() {
+        let change = |last| Change::Mac {
+            overlay: OverlayId::new(0),
+            mac: MacAddr::new([2, 0, 0, 0, 0, last]),
+            place: None,
+        };
+        let facts = [
+            Fact::Changes(vec![change(1)]),
+            Fact::Changes(vec![change(2), change(3)]),
+            Fact::CaughtUp,
+            Fact::Changes(vec![change(4)]),
+        ];
+        let wanted = [
+            Fact::Changes(vec![change(1), change(2), change(3)]),
+            Fact::CaughtUp,
+            Fact::Changes(vec![change(4)]),
+        ];
+        assert_eq!(merged(facts), wanted);
+        assert_eq!(merged([]), []);
     }
 }

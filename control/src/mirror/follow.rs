@@ -14,13 +14,12 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use vxdp_dataplane::OverlayId;
-use vxdp_dataplane::wire::MacAddr;
 
 use super::audit::{Audit, Rhythm};
 use super::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink};
 use super::fdb::{Fdb, Limits};
 use super::link::{addresses_of, find_underlay, name_of};
-use super::message::{Row, Upkeep};
+use super::message::Row;
 use super::nexthop::Route;
 use super::query;
 use super::readings::Readings;
@@ -67,7 +66,7 @@ pub struct Follower {
     pub(super) namespaces: Vec<Namespace>,
     pub(super) mirror: Mirror,
     notices: mpsc::Receiver<(From, io::Result<Notice>)>,
-    kept: BTreeSet<IpAddr>,
+    pub(super) kept: BTreeSet<IpAddr>,
     pub(super) counters: Arc<FollowCounters>,
     pub(super) audit: Audit,
     pub(super) readings: Readings,
@@ -77,12 +76,14 @@ pub struct Follower {
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Follower {
-    /// Subscribes in the host's and every overlay's namespace; `local` is our VTEP address.
+    /// Subscribes in the host's and every overlay's namespace; `local` is our VTEP address, and `buffer` the bytes of
+    /// notifications that may wait for us in each of the latter.
     pub async fn open(
         host: &Netns,
         underlay: &str,
         local: IpAddr,
         sources: Vec<Source>,
+        buffer: usize,
     ) -> Result<Self, Failure> {
         let (sender, notices) = mpsc::channel(NOTICES);
         let mut watches = JoinSet::new();
@@ -107,6 +108,7 @@ impl Follower {
                 continue;
             }
             let watch = Watch::open(&source.netns, &[MulticastGroup::Link, MulticastGroup::Neigh])?;
+            let watch = watch.with_buffer(buffer);
             watches.spawn(forward(watch, From::Overlay(namespaces.len()), sender.clone()));
             inodes.push(source.netns.inode());
             let handle = source.netns.netlink()?;
@@ -189,7 +191,11 @@ impl Follower {
                     self.begin_audit(&mut out).await?;
                 }
                 // Beside the notices, of which there may be many while a large table is read.
-                piece = self.readings.next(), if out.is_empty() => self.take_piece(piece?, &mut out).await?,
+                piece = self.readings.next(), if out.is_empty() => {
+                    if let Some(piece) = piece? {
+                        self.take_piece(piece, &mut out).await?;
+                    }
+                }
             }
         }
     }
@@ -200,6 +206,9 @@ impl Follower {
         let mut next = Some(first);
         let mut handled = 0;
         while let Some((from, notice)) = next {
+            if let From::Overlay(namespace) = from {
+                self.readings.heard(namespace);
+            }
             match notice? {
                 Notice::Messages(messages) => {
                     self.counters.events.fetch_add(messages.len() as u64, Relaxed);
@@ -293,6 +302,11 @@ impl Follower {
         }
     }
 
+    /// Whether no notice waits.
+    pub(super) fn is_calm(&self) -> bool {
+        self.notices.is_empty()
+    }
+
     /// Whether a device of ours had this index when we last looked.
     fn holds(&self, namespace: usize, index: u32) -> bool {
         self.namespaces[namespace].devices.values().any(|device| *device == index)
@@ -330,7 +344,7 @@ impl Follower {
             if self.look_at_devices(namespace, &mut work, out).await? {
                 self.readings.made_anew(namespace).await;
             } else if lost.contains(&namespace) {
-                self.readings.lost(namespace).await;
+                self.readings.lost(namespace, self.reading_takes(namespace)).await;
             }
         }
         if work.routes {
@@ -363,40 +377,6 @@ impl Follower {
             Ask::Used(macs) => self.refresh(macs).await,
         }
         self.settle(work, out).await
-    }
-
-    /// A row that went in the meantime needs no refreshing, and the next audit finds it gone.
-    async fn refresh(&self, macs: Vec<(OverlayId, MacAddr)>) {
-        for (overlay, mac) in macs {
-            let Some(ageing) = self.mirror.ageing(overlay, mac) else { continue };
-            let Some(vxlan) = self.mirror.fdb(overlay).map(Fdb::vxlan) else { continue };
-            let mut namespaces = self.namespaces.iter();
-            if let Some(namespace) = namespaces.find(|namespace| namespace.overlays.contains(&overlay)) {
-                let _ = query::refresh(&namespace.handle, vxlan, mac, ageing).await;
-            }
-        }
-    }
-
-    /// Keeps the next hops of all VTEPs resolved, and lets go of those no VTEP needs any more.
-    async fn keep_next_hops(&mut self) {
-        let nexthops = self.mirror.nexthops();
-        let wanted = nexthops.hops();
-        let Some(device) = self.underlay.map(|link| link.device) else { return };
-        for hop in wanted.iter().filter(|hop| nexthops.upkeep(**hop) == Upkeep::Use) {
-            // Where it fails, frames keep the entry alive for as long as the kernel carries some.
-            let _ = query::keep_resolved(&self.host, device, *hop).await;
-        }
-        self.release_next_hops(&wanted).await;
-        self.kept = wanted;
-    }
-
-    async fn release_next_hops(&self, wanted: &BTreeSet<IpAddr>) {
-        let Some(device) = self.underlay.map(|link| link.device) else { return };
-        // What is permanent somebody else wrote, or made so since.
-        let permanent = |hop: IpAddr| self.mirror.nexthops().upkeep(hop) == Upkeep::Permanent;
-        for hop in self.kept.difference(wanted).filter(|hop| !permanent(**hop)) {
-            let _ = query::release(&self.host, device, *hop).await;
-        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! [`message`] reads netlink messages, [`fdb`] decides for every MAC of an overlay whether the fast path
 //! may carry it, [`nexthop`] keeps the resolution of each VTEP, [`state`] puts them together and gives numbers.
 //! [`follow`] does the I/O: `dump` looks at devices and neighbours, `readings` has the forwarding tables read one
-//! after the other, `reading` puts one together of what `rows` gives, `audit` looks at everything now and then,
-//! `work` gathers what a burst of notifications asks for, [`query`] has the requests.
+//! after the other when `due`, `reading` puts one together of what `rows` gives, `audit` looks at everything now and then,
+//! `work` gathers what a burst of notifications asks for, `upkeep` keeps
+//! the kernel's rows and next hops alive, [`query`] has the requests.
 
 pub mod audit;
+mod due;
 mod dump;
 pub mod fact;
 pub mod fdb;
@@ -20,4 +22,5 @@ mod reading;
 mod readings;
 mod rows;
 pub mod state;
+mod upkeep;
 mod work;

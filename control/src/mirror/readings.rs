@@ -4,10 +4,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use vxdp_dataplane::OverlayId;
 
+use super::due::{Due, reading_of};
 use super::fact::Fact;
+use super::fdb::Fdb;
 use super::follow::{Failure, Follower, LIMITS, Namespace, empty_fdb};
 use super::message::Row;
 use super::reading::{Finished, Reading};
@@ -44,9 +48,11 @@ impl Turn {
 /// The reading under way, and those to come, by the namespace's position.
 #[derive(Default)]
 pub(super) struct Readings {
-    lost: BTreeMap<usize, Turn>,
+    lost: BTreeMap<usize, (Due, Turn)>,
     audit: BTreeMap<usize, Turn>,
     now: Option<(Reading, Occasion, Turn)>,
+    /// How long a reading takes.
+    takes: BTreeMap<usize, Duration>,
 }
 
 impl Readings {
@@ -54,14 +60,22 @@ impl Readings {
     ///
     /// A reading that has begun goes on to its end: were it begun anew each time, losses that come faster than a
     /// large table is read would keep it from ever ending. One more follows, whatever is lost until then.
-    pub(super) async fn lost(&mut self, namespace: usize) {
-        self.lost.insert(namespace, Turn::FIRST);
+    /// `takes` is how long a reading takes at least.
+    pub(super) async fn lost(&mut self, namespace: usize, takes: Duration) {
+        let known = self.takes.entry(namespace).or_default();
+        *known = takes.max(*known);
+        let mut due = self.after_storm(namespace);
+        if let Some((known, _)) = self.lost.get(&namespace) {
+            due = due.earlier(*known);
+            due.heard(Instant::now());
+        }
+        self.lost.insert(namespace, (due, Turn::FIRST));
         self.make_way().await;
     }
 
     /// A device of this namespace was made anew: what was read so far is of the old one.
     pub(super) async fn made_anew(&mut self, namespace: usize) {
-        self.lost.insert(namespace, Turn::FIRST);
+        self.lost.insert(namespace, (Due::now(Instant::now()), Turn::FIRST));
         if let Some((reading, ..)) = self.now.take_if(|(reading, ..)| reading.namespace == namespace) {
             reading.end().await;
         }
@@ -81,6 +95,27 @@ impl Readings {
         self.audit.extend(namespaces.map(|namespace| (namespace, Turn::FIRST)));
     }
 
+    /// A notification of this namespace came.
+    pub(super) fn heard(&mut self, namespace: usize) {
+        if let Some((due, _)) = self.lost.get_mut(&namespace) {
+            due.heard(Instant::now());
+        }
+    }
+
+    /// A reading of this namespace has come to its end. The next one leaves as much time for a storm.
+    fn ended(&mut self, namespace: usize, took: Duration) {
+        self.takes.insert(namespace, took);
+        let due = self.after_storm(namespace);
+        if let Some((wanted, _)) = self.lost.get_mut(&namespace) {
+            *wanted = due;
+        }
+    }
+
+    fn after_storm(&self, namespace: usize) -> Due {
+        let takes = self.takes.get(&namespace).copied().unwrap_or_default();
+        Due::after_storm(Instant::now(), takes)
+    }
+
     /// Whether none is under way and none to come.
     pub(super) fn is_idle(&self) -> bool {
         self.now.is_none() && self.lost.is_empty() && self.audit.is_empty()
@@ -93,12 +128,16 @@ impl Readings {
         self.lost.len() as u64 + u64::from(now)
     }
 
-    /// The next piece of the one under way; never, where none is. Cancelling the wait loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<Piece> {
-        match &mut self.now {
-            Some((reading, ..)) => reading.next().await,
+    /// The next piece of the one under way, or `None` as soon as one is due. Cancelling the wait loses nothing.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Piece>> {
+        if let Some((reading, ..)) = &mut self.now {
+            return reading.next().await.map(Some);
+        }
+        match self.lost.values().map(|(due, _)| due.at).min() {
+            Some(at) => sleep_until(at).await,
             None => std::future::pending().await,
         }
+        Ok(None)
     }
 
     /// The reading under way, if it is of this namespace.
@@ -106,18 +145,25 @@ impl Readings {
         self.now.as_mut().map(|(reading, ..)| reading).filter(|reading| reading.namespace == namespace)
     }
 
-    fn wanted(&mut self) -> Option<(usize, Occasion, Turn)> {
-        let lost = self.lost.pop_first().map(|(namespace, turn)| (namespace, Occasion::Lost, turn));
-        lost.or_else(|| self.audit.pop_first().map(|(namespace, turn)| (namespace, Occasion::Audit, turn)))
+    /// The next one; `calm` says whether no notice waits.
+    fn wanted(&mut self, calm: bool) -> Option<(usize, Occasion, Turn)> {
+        if self.lost.is_empty() {
+            let first = self.audit.pop_first();
+            return first.map(|(namespace, turn)| (namespace, Occasion::Audit, turn));
+        }
+        let now = Instant::now();
+        let namespace = *self.lost.iter().find(|(_, (due, _))| due.is(now, calm))?.0;
+        let (_, turn) = self.lost.remove(&namespace)?;
+        Some((namespace, Occasion::Lost, turn))
     }
 
     fn want(&mut self, namespace: usize, occasion: Occasion, turn: Turn) {
-        let queue = match occasion {
-            Occasion::Lost => &mut self.lost,
-            Occasion::Audit => &mut self.audit,
-        };
-        // Where notifications were lost meanwhile a first one is due already.
-        queue.entry(namespace).or_insert(turn);
+        let due = self.after_storm(namespace);
+        // Where notifications were lost meanwhile a first one is wanted already.
+        match occasion {
+            Occasion::Lost => _ = self.lost.entry(namespace).or_insert((due, turn)),
+            Occasion::Audit => _ = self.audit.entry(namespace).or_insert(turn),
+        }
     }
 
     /// Gives everything up.
@@ -129,10 +175,17 @@ impl Readings {
 }
 
 impl Follower {
+    /// How long a reading of this namespace takes at least, by what we know of it.
+    pub(super) fn reading_takes(&self, namespace: usize) -> Duration {
+        let overlays = self.namespaces[namespace].overlays.iter();
+        reading_of(overlays.filter_map(|overlay| self.mirror.fdb(*overlay)).map(Fdb::len).sum())
+    }
+
     /// Begins the next reading where none is under way.
     pub(super) async fn go_on_reading(&mut self, out: &mut Vec<Fact>) -> Result<(), Failure> {
+        let calm = self.is_calm();
         while self.readings.now.is_none()
-            && let Some((namespace, occasion, turn)) = self.readings.wanted()
+            && let Some((namespace, occasion, turn)) = self.readings.wanted(calm)
         {
             // An audit finds devices that nobody told of; what that leads to comes before the rest of it.
             if occasion == Occasion::Audit
@@ -167,6 +220,9 @@ impl Follower {
     /// Takes what [`Readings::next`] gave.
     pub(super) async fn take_piece(&mut self, piece: Piece, out: &mut Vec<Fact>) -> Result<(), Failure> {
         let Some((mut reading, occasion, turn)) = self.readings.now.take() else { return Ok(()) };
+        if let Piece::End { .. } = piece {
+            self.readings.ended(reading.namespace, reading.begun.elapsed());
+        }
         match piece {
             Piece::Rows(rows) => {
                 self.take_rows(&mut reading, &rows);

@@ -12,6 +12,7 @@ use vxdp_control::mirror::fact::{Ask, Fact, FollowCounters, Source, UnderlayLink
 use vxdp_control::mirror::follow::Follower;
 use vxdp_control::mirror::nexthop::Resolution;
 use vxdp_control::mirror::state::{Change, Place};
+use vxdp_control::watch::BUFFER;
 use vxdp_dataplane::wire::{MacAddr, Vni};
 
 use crate::namespace::Host;
@@ -54,7 +55,7 @@ impl Tables {
             ports: vec!["veth2".into()],
         };
         let follower =
-            Follower::open(&host.netns(), "eth0", ip("192.168.10.21"), vec![source]).await.unwrap();
+            Follower::open(&host.netns(), "eth0", ip("192.168.10.21"), vec![source], BUFFER).await.unwrap();
         let follower = follower.audited_every(rhythm);
         let counters = follower.counters();
         let (asks, asked) = mpsc::channel(16);
