@@ -7,9 +7,11 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::sys::SyscallError;
 use nix::errno::Errno;
 use vxdp_dataplane::table::{Df, NextHop, Policy, Tos, Ttl, UdpChecksum};
 use vxdp_dataplane::wire::{MacAddr, Vni};
@@ -54,8 +56,8 @@ impl Default for Capacity {
 /// A write into a table failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// No room. The frames of what did not fit go through the kernel.
-    #[error("the XDP table {table} is full")]
+    /// No room, or the kernel no memory. The frames of what did not fit go through the kernel.
+    #[error("there is no room in the XDP table {table}")]
     Full {
         /// Name of the map.
         table: &'static str,
@@ -274,7 +276,7 @@ impl Tables {
             Place::Local(port) => vxdp_ebpf::Place::Local(port.get().into()),
         };
         let before = self.place(&key);
-        self.fdb.insert(key, Row::from(place).to_bytes(), 0).map_err(answer(map::FDB))?;
+        patiently(|| self.fdb.insert(key, Row::from(place).to_bytes(), 0)).map_err(answer(map::FDB))?;
         self.count(before, Some(place));
         Ok(())
     }
@@ -372,6 +374,24 @@ pub(super) fn typed(map: &MapData) -> Result<Map, MapError> {
     Map::from_map_data(MapData::from_fd(descriptor)?)
 }
 
+/// Writes once more, a few times, where the kernel has no memory at hand for a row: it refills its store in the
+/// background, without waiting for pages itself (`bpf_mem_alloc`, kernel/bpf/memalloc.c), and rows may come faster.
+fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    const TIMES: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 0..TIMES {
+        match write() {
+            Err(MapError::SyscallError(error)) if is(&error, Errno::ENOMEM) => thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    write()
+}
+
+fn is(error: &SyscallError, number: Errno) -> bool {
+    error.io_error.raw_os_error() == Some(number as i32)
+}
+
 fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
@@ -382,7 +402,7 @@ fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
 
 fn answer(table: &'static str) -> impl Fn(MapError) -> TableError {
     move |source| match &source {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(Errno::E2BIG as i32) => {
+        MapError::SyscallError(error) if is(error, Errno::E2BIG) || is(error, Errno::ENOMEM) => {
             TableError::Full { table }
         }
         _ => TableError::Map { table, source },
