@@ -62,7 +62,9 @@ fn start_log(cli: &Cli) {
         1 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::new(format!("warn,vxdp_control={level},vxdp_dataplane={level},vxdp={level}"));
+    // `netlink_proto` warns of each row of a dump that nobody reads to its end.
+    let filter = format!("warn,netlink_proto=error,vxdp_control={level},vxdp_dataplane={level},vxdp={level}");
+    let filter = EnvFilter::new(filter);
     let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
     match log_format(&cli.command) {
         LogFormat::Text => log.with_ansi(stderr().is_terminal()).init(),
