@@ -164,7 +164,7 @@ impl Drop for Engine {
         if self.kept {
             return;
         }
-        wait::ignore_interrupts();
+        let _removal = wait::Removal::begin();
         let cleaned = clean(&self.address, &self.label, &self.image);
         if let (Err(error), None) = (cleaned, &self.own) {
             // The machine's engine goes on, with what we could not remove.

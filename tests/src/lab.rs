@@ -219,7 +219,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             self.report();
         }
-        wait::ignore_interrupts();
+        let _removal = wait::Removal::begin();
         for host in self.hosts.iter_mut().chain(&mut self.switch) {
             if !host.is_kept() {
                 host.end();

@@ -1,6 +1,6 @@
 //! Waiting for conditions instead of sleeping, and being interruptible meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,8 @@ use nix::sys::signal::{SigSet, Signal};
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-static REMOVING: AtomicBool = AtomicBool::new(false);
+/// Removals under way.
+static REMOVING: AtomicUsize = AtomicUsize::new(0);
 
 /// Turns SIGINT and SIGTERM into errors of whatever the lab waits for, so that an interrupted program unwinds
 /// and its labs are removed. To be called before any thread is started.
@@ -28,14 +29,26 @@ pub fn catch_interrupts() -> Result<()> {
     Ok(())
 }
 
-/// Whether SIGINT or SIGTERM has come since [`catch_interrupts`], and nothing is being removed yet.
+/// Whether SIGINT or SIGTERM has come since [`catch_interrupts`], and nothing is being removed now.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed) && !REMOVING.load(Ordering::Relaxed)
+    INTERRUPTED.load(Ordering::Relaxed) && REMOVING.load(Ordering::Relaxed) == 0
 }
 
-/// From now on interrupts are ignored: something is being removed, and that has to come to its end.
-pub(crate) fn ignore_interrupts() {
-    REMOVING.store(true, Ordering::Relaxed);
+/// While it lives interrupts are put off: something is being removed, and that has to come to its end.
+#[must_use = "interrupts are put off while it lives"]
+pub(crate) struct Removal(());
+
+impl Removal {
+    pub(crate) fn begin() -> Self {
+        REMOVING.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        REMOVING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Looks at `predicate` until it is true; an error after `timeout`, saying what was waited for.
