@@ -21,9 +21,9 @@ pub(crate) use view::View;
 use crate::wire::{MacAddr, Vni};
 use crate::{Nanos, PortId};
 
-/// 4096 shards for remote rows: at a million rows a change copies one shard of about 250 rows, and the list of
+/// 4096 shards for rows: at a million rows a change copies one shard of about 250 rows, and the list of
 /// shards is 64 KiB. Fewer make that copy larger, more the list.
-const REMOTE_SHARD_BITS: u32 = 12;
+const SHARD_BITS: u32 = 12;
 
 /// Remote rows above which their cache lines are fetched ahead ([`Tables::is_large`]).
 ///
@@ -31,9 +31,6 @@ const REMOTE_SHARD_BITS: u32 = 12;
 /// more cache lines than that; a loop that only touches the lines holds twenty. Up to 16,384 rows (512 KiB) the
 /// second-level cache has them, and the extra loop would cost more than it saves.
 const LARGE: usize = 1 << 14;
-
-/// 64 shards for local rows: hosts carry hundreds of containers, not millions.
-const LOCAL_SHARD_BITS: u32 = 6;
 
 /// A VTEP and the headers towards it; no headers while it is unresolved.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +127,8 @@ impl Tables {
             segments: ShardedMap::new(0),
             vteps: Arc::default(),
             ports: Arc::default(),
-            remotes: ShardedMap::new(REMOTE_SHARD_BITS),
-            locals: ShardedMap::new(LOCAL_SHARD_BITS),
+            remotes: ShardedMap::new(SHARD_BITS),
+            locals: ShardedMap::new(SHARD_BITS),
         }
     }
 

@@ -73,7 +73,7 @@ impl Seeds {
 /// is seeded at random for each map.
 #[derive(Clone)]
 pub(super) struct ShardedMap {
-    shards: Box<[Arc<[Row]>]>,
+    shards: Arc<[Arc<[Row]>]>,
     seeds: Seeds,
     len: usize,
 }
@@ -123,15 +123,20 @@ impl ShardedMap {
         (hash >> 32) as usize & (self.shards.len() - 1)
     }
 
-    /// Sets or removes rows; later changes win over earlier ones of the same key.
+    /// Sets or removes rows; later changes win over earlier ones of the same key. Where all is as it was already, a
+    /// copy goes on sharing everything.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = (u64, Option<u32>)>) {
         let mut by_shard: HashMap<usize, HashMap<u64, Option<u32>>> = HashMap::new();
         for (key, value) in changes.into_iter().filter(|(key, _)| *key != FREE) {
             let shard = self.shard_of(self.seeds.hash(key));
             by_shard.entry(shard).or_default().insert(key, value);
         }
-        for (index, changes) in by_shard {
-            if let Some(shard) = self.shards.get_mut(index) {
+        for (index, mut changes) in by_shard {
+            changes.retain(|key, value| self.get(*key).map(|found| found.value) != *value);
+            if changes.is_empty() {
+                continue;
+            }
+            if let Some(shard) = Arc::make_mut(&mut self.shards).get_mut(index) {
                 let before = occupied(shard).count();
                 *shard = rebuilt(shard, changes, self.seeds);
                 self.len = self.len - before + occupied(shard).count();
@@ -252,7 +257,10 @@ mod tests {
         map.apply((0..1000).map(|key| (key, Some(1))));
         let before = map.clone();
         map.apply([(5, Some(2))]);
-        let same = before.shards.iter().zip(&map.shards).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+        let same = before.shards.iter().zip(map.shards.iter()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(same, 63);
+        let before = map.clone();
+        map.apply([(5, Some(1)), (5, Some(2)), (2000, None)]);
+        assert!(Arc::ptr_eq(&before.shards, &map.shards), "nothing is other than before");
     }
 }
