@@ -2,7 +2,7 @@
 //! what comes back into the container.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -19,6 +19,9 @@ use crate::inner;
 use crate::policy::{POLICIES, Policy};
 use crate::row::{Emitted, Origin, Sent};
 use crate::wire::Packet;
+
+/// Local rows that have not changed for so long stay as they are.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// What came of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +127,16 @@ impl Stage {
             returns: Capture::start(&place, "eth1")?,
         };
         let known = || -> Result<usize> { Ok(engine(self.host())?.locals) };
-        let before = if self.subject.mode.is_fast() { known()? } else { 0 };
+        let mut before = 0;
+        if self.subject.mode.is_fast() {
+            // Rows that were played have taught the bridge MACs, and the daemon takes away what it must not learn.
+            let mut since = Instant::now();
+            wait_until("the local rows have settled", Duration::from_secs(10), || {
+                let last = std::mem::replace(&mut before, known()?);
+                since = if last == before { since } else { Instant::now() };
+                Ok(since.elapsed() > SETTLED)
+            })?;
+        }
         // The bridge learns where the container and the station are from their first frames.
         let hello = |mac| inner::between(mac, [0xff; 6], inner::frame(inner::EXPERIMENT, &[]));
         let introduce = || -> Result<()> {
