@@ -7,11 +7,9 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use aya::sys::SyscallError;
 use nix::errno::Errno;
 use vxdp_dataplane::table::{Df, NextHop, Policy, Tos, Ttl, UdpChecksum};
 use vxdp_dataplane::wire::{MacAddr, Vni};
@@ -276,7 +274,7 @@ impl Tables {
             Place::Local(port) => vxdp_ebpf::Place::Local(port.get().into()),
         };
         let before = self.place(&key);
-        patiently(|| self.fdb.insert(key, Row::from(place).to_bytes(), 0)).map_err(answer(map::FDB))?;
+        self.fdb.insert(key, Row::from(place).to_bytes(), 0).map_err(answer(map::FDB))?;
         self.count(before, Some(place));
         Ok(())
     }
@@ -374,24 +372,6 @@ pub(super) fn typed(map: &MapData) -> Result<Map, MapError> {
     Map::from_map_data(MapData::from_fd(descriptor)?)
 }
 
-/// Writes once more, a few times, where the kernel has no memory at hand for a row: it refills its store in the
-/// background, without waiting for pages itself (`bpf_mem_alloc`, kernel/bpf/memalloc.c), and rows may come faster.
-fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
-    const TIMES: u32 = 50;
-    const PAUSE: Duration = Duration::from_millis(1);
-    for _ in 0..TIMES {
-        match write() {
-            Err(MapError::SyscallError(error)) if is(&error, Errno::ENOMEM) => thread::sleep(PAUSE),
-            other => return other,
-        }
-    }
-    write()
-}
-
-fn is(error: &SyscallError, number: Errno) -> bool {
-    error.io_error.raw_os_error() == Some(number as i32)
-}
-
 fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
@@ -400,9 +380,16 @@ fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// No room is `E2BIG`; no memory at hand is `ENOMEM`: the kernel refills its store of rows in the background, without
+/// waiting for pages itself (`bpf_mem_alloc`, kernel/bpf/memalloc.c), and rows may come faster.
 fn answer(table: &'static str) -> impl Fn(MapError) -> TableError {
     move |source| match &source {
-        MapError::SyscallError(error) if is(error, Errno::E2BIG) || is(error, Errno::ENOMEM) => {
+        MapError::SyscallError(error)
+            if matches!(
+                error.io_error.raw_os_error().map(Errno::from_raw),
+                Some(Errno::E2BIG | Errno::ENOMEM)
+            ) =>
+        {
             TableError::Full { table }
         }
         _ => TableError::Map { table, source },
