@@ -95,15 +95,15 @@ impl Live {
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval_at(begun + LOOK, LOOK);
         let mut again = interval_at(begun + TRY_AGAIN, TRY_AGAIN);
-        let mut waiting = Vec::with_capacity(QUEUE);
+        let mut queued = Vec::with_capacity(QUEUE);
         loop {
             tokio::select! {
                 // What has queued up is published at once: that takes as long for many changes as for one.
-                some = self.facts.recv_many(&mut waiting, QUEUE) => {
+                some = self.facts.recv_many(&mut queued, QUEUE) => {
                     if some == 0 {
                         return Err(EngineError::Lost("the mirror has ended".to_owned()));
                     }
-                    for fact in merged(waiting.drain(..).flatten()) {
+                    for fact in merged(queued.drain(..).flatten()) {
                         self.take(fact).await?;
                     }
                 }

@@ -52,11 +52,6 @@ impl Due {
     pub(super) fn is(self, now: Instant, calm: bool) -> bool {
         now >= self.latest || calm && now >= self.at
     }
-
-    /// Which of two holds if both are wanted.
-    pub(super) fn earlier(self, other: Self) -> Self {
-        Self { at: self.at.min(other.at), latest: self.latest.min(other.latest) }
-    }
 }
 
 #[cfg(test)]
@@ -102,7 +97,7 @@ mod tests {
     #[test]
     fn what_is_due_at_once_is_not_put_off() {
         let begun = Instant::now();
-        let mut due = Due::now(begun).earlier(Due::after_storm(begun, Duration::ZERO));
+        let mut due = Due::now(begun);
         due.heard(begun + MS);
         assert!(due.is(begun, false));
     }

@@ -64,12 +64,9 @@ impl Readings {
     pub(super) async fn lost(&mut self, namespace: usize, takes: Duration) {
         let known = self.takes.entry(namespace).or_default();
         *known = takes.max(*known);
-        let mut due = self.after_storm(namespace);
-        if let Some((known, _)) = self.lost.get(&namespace) {
-            due = due.earlier(*known);
-            due.heard(Instant::now());
-        }
-        self.lost.insert(namespace, (due, Turn::FIRST));
+        // One that is wanted already has heard of this loss as of any notification.
+        let due = self.after_storm(namespace);
+        self.lost.entry(namespace).or_insert((due, Turn::FIRST)).1 = Turn::FIRST;
         self.make_way().await;
     }
 
